@@ -1,0 +1,149 @@
+"""Model, weights, labels and settings to a .mar that runs on any TorchServe with the requirements installed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+
+from camserve.errors import SetupError
+from camserve.model import architectures, embedded
+from camserve.model.labels import Labels
+from camserve.model.load import fill, load_labels, state_dict
+from camserve.pipeline import Pipeline
+from camserve.settings import Preprocessing, Settings
+
+SOURCE = Path(__file__).resolve().parent
+"""The package itself, which travels in every archive."""
+
+_ENTRY = SOURCE.parent / "camserve_handler.py"
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What goes into an archive.
+
+    `architecture` is `timm/NAME`, `torchvision/NAME` or `PATH/FILE.py:CLASS`. `weights` is a state dict's
+    path, `DEFAULT` for published ones, or `none` for random ones. `labels` is a text file, one name a line;
+    None takes ImageNet's where the network has 1,000 classes. `preprocessing` None takes what the library
+    publishes. `server` holds TorchServe's own keys (workers, batch size, delays), `settings` more of ours.
+    """
+
+    name: str
+    architecture: str
+    weights: str = "DEFAULT"
+    labels: Path | None = None
+    preprocessing: Preprocessing | None = None
+    version: str = "1.0"
+    server: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+def build(recipe: Recipe, store: Path) -> Path:
+    """Write `store/NAME.mar`, after its model was loaded and proven as a worker would.
+
+    Raises:
+        SetupError: a part is missing, does not fit, or a gate fails.
+    """
+    with tempfile.TemporaryDirectory(prefix="camserve-") as scratch:
+        content = Path(scratch) / "content"
+        content.mkdir()
+        config = _fill(content, recipe)
+        Pipeline.load(content, Settings.read(config["camserve"], {}), recipe.name, recipe.version)
+        shutil.copytree(SOURCE, content / "camserve", ignore=shutil.ignore_patterns("__pycache__"))
+        settings = Path(scratch) / "model-config.yaml"
+        settings.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+        return _pack(recipe, content, settings, store, Path(scratch))
+
+
+def _fill(content: Path, recipe: Recipe) -> dict[str, Any]:
+    """Put weights, labels and a user's own module into `content`; returns the model-config.yaml."""
+    architecture = _own_module(content, recipe.architecture)
+    labels = _labels(recipe)
+    (content / "labels.txt").write_text("\n".join(labels.names) + "\n", encoding="utf-8")
+    torch.save(dict(_weights(recipe, architecture, len(labels), content)), content / "weights.pt")
+    preprocessing = recipe.preprocessing or architectures.published_preprocessing(architecture)
+    section = {
+        "architecture": architecture,
+        "preprocessing": preprocessing and preprocessing.model_dump(mode="json"),
+        **recipe.settings,
+    }
+    return {**recipe.server, "camserve": section}
+
+
+def _own_module(content: Path, architecture: str) -> str:
+    """Copy a user's file beside the weights; its name inside the archive has no folder."""
+    file, _, name = architecture.rpartition(":")
+    if not file.endswith(".py"):
+        return architecture
+    path = Path(file)
+    if not path.is_file():
+        raise SetupError(f"There is no file {file!r}; expected PATH/FILE.py:CLASS.")
+    if path.stem in sys.stdlib_module_names or path.stem == "camserve":
+        raise SetupError(f"{path.name} would hide a module of that name in the worker; rename the file.")
+    shutil.copy(path, content / path.name)
+    return f"{path.name}:{name}"
+
+
+def _labels(recipe: Recipe) -> Labels:
+    return load_labels(recipe.labels) if recipe.labels else Labels(embedded.imagenet_labels())
+
+
+def _weights(recipe: Recipe, architecture: str, classes: int, content: Path) -> Mapping[str, Tensor]:
+    """The state dict to ship, checked against the architecture."""
+    network = architectures.build(architecture, classes, content)
+    if recipe.weights == "none":
+        return network.state_dict()
+    if recipe.weights == "DEFAULT":
+        weights = _published(architecture)
+    else:
+        weights = state_dict(Path(recipe.weights))
+    fill(network, weights, architecture)
+    return network.state_dict()
+
+
+def _published(architecture: str) -> Mapping[str, Tensor]:
+    """Published weights: the embedded ones from their package, others from their library's hub."""
+    if architecture == embedded.ARCHITECTURE:
+        return embedded.weights()
+    try:
+        return architectures.published_weights(architecture)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise SetupError(
+            f"The published weights of {architecture} could not be downloaded ({type(error).__name__}). "
+            "Fetch the state dict elsewhere and give it with --weights FILE."
+        ) from error
+
+
+def _pack(recipe: Recipe, content: Path, settings: Path, store: Path, scratch: Path) -> Path:
+    """Run the archiver; it empties a folder named like the model in TMPDIR, so it gets one of its own."""
+    temporary = scratch / "tmp"
+    temporary.mkdir()
+    store.mkdir(parents=True, exist_ok=True)
+    command = [
+        str(Path(sys.executable).with_name("torch-model-archiver")),
+        f"--model-name={recipe.name}",
+        f"--version={recipe.version}",
+        f"--handler={_ENTRY}",
+        f"--extra-files={content}",
+        f"--config-file={settings}",
+        f"--export-path={store}",
+        "--force",
+    ]
+    # The command is ours and runs without a shell.
+    done = subprocess.run(  # noqa: S603
+        command, env={**os.environ, "TMPDIR": str(temporary)}, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise SetupError(f"torch-model-archiver failed: {(done.stderr or done.stdout).strip().splitlines()[-1]}")
+    return store / f"{recipe.name}.mar"

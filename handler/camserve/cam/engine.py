@@ -1,0 +1,207 @@
+"""One forward for the batch, then maps for the rows that asked.
+
+`forward` runs the network once, with hooks on the layers that the batch asks for. `maps` turns what they
+captured into signed maps: in closed form where that is proven, else by as many backwards of the tail as the
+row with the most classes asks for, the j-th summing every row's j-th class.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from camserve.cam.capture import capture
+from camserve.cam.layers import Layer
+from camserve.cam.methods import METHODS
+from camserve.records import ClassMap, Floats, Task
+
+_log = logging.getLogger(__name__)
+
+FAILED = "The explanation failed; the server's log has the reason."
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedForm:
+    """Proof that behind `layer` come `then`, a global average pool and a linear head.
+
+    logit_c = mean over cells of sum_k weight[c,k] then(A)_k + bias[c];  weight is K x C, bias K.
+    """
+
+    layer: str
+    then: Callable[[Tensor], Tensor]
+    weight: Tensor
+    bias: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """What one forward left behind: logits (N x K) and the captured output of each layer.
+
+    `broken` is set where the hooked forward failed and the logits come from a plain one.
+    """
+
+    logits: Tensor
+    captured: Mapping[str, Tensor]
+    broken: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """One class of one row; the score is logit[class_id], minus logit[contrast] if there is one."""
+
+    row: int
+    class_id: int
+    contrast: int | None
+
+
+class Engine:
+    """The network with its layers and what is proven about it."""
+
+    def __init__(
+        self, network: nn.Module, layers: Mapping[str, Layer], default: str, closed_form: ClosedForm | None
+    ) -> None:
+        self.network = network
+        self.layers = layers
+        self.default = default
+        self.closed_form = closed_form
+
+    def is_exact(self, method: str, layer: str) -> bool:
+        """Whether the map completes to the logit."""
+        return METHODS[method].linear and self._is_closed(layer)
+
+    def forward(self, inputs: Tensor, tasks: Sequence[Task | None]) -> Trace:
+        """Logits for all rows (N x 3 x H x W in), and what the tasks need; None is a plain row."""
+        wanted = {task.layer for task in tasks if task}
+        graph = not all(self._is_closed(layer) for layer in wanted)
+        try:
+            with capture([self.layers[name] for name in wanted], graph) as captured:
+                return Trace(self.network(inputs), captured)
+        except Exception:
+            if not wanted:
+                raise
+            _log.exception("camserve: the hooked forward failed; predicting without it")
+            return Trace(self.forward(inputs, [None] * len(tasks)).logits, {}, broken=True)
+
+    def maps(self, trace: Trace, tasks: Sequence[Task | None]) -> list[list[ClassMap]]:
+        """The maps of each row, in the order of its classes; an empty list for None.
+
+        Never raises: a class that cannot be explained carries its failure.
+        """
+        targets = [_targets(row, trace.logits, task) if task else [] for row, task in enumerate(tasks)]
+        closed = [bool(task and self._is_closed(task.layer)) for task in tasks]
+        try:
+            if trace.broken:
+                raise RuntimeError("the hooked forward failed")
+            gradients = self._gradients(trace, tasks, _without(targets, closed))
+            return [
+                [self._class_map(trace, task, target, gradients) for target in targets[row]] if task else []
+                for row, task in enumerate(tasks)
+            ]
+        except Exception:
+            if not trace.broken:
+                _log.exception("camserve: the explanations of a batch failed")
+            return [[ClassMap(t.class_id, t.contrast, None, failure=FAILED) for t in row] for row in targets]
+
+    def _is_closed(self, layer: str) -> bool:
+        return self.closed_form is not None and layer == self.closed_form.layer
+
+    def _gradients(
+        self, trace: Trace, tasks: Sequence[Task | None], targets: Sequence[Sequence[_Target]]
+    ) -> dict[_Target, Tensor]:
+        """The gradient of each target's score at its row's layer, C x h x w, by backwards of the tail."""
+        rounds = max((len(row) for row in targets), default=0)
+        names = sorted({task.layer for task, row in zip(tasks, targets, strict=True) if task and row})
+        found: dict[_Target, Tensor] = {}
+        for j in range(rounds):
+            current = [row[j] for row in targets if j < len(row)]
+            score = torch.stack([_score(trace.logits, target) for target in current]).sum()
+            gradients = torch.autograd.grad(
+                score,
+                [trace.captured[name] for name in names],
+                retain_graph=j < rounds - 1,
+                allow_unused=True,
+            )
+            by_layer = dict(zip(names, gradients, strict=True))
+            for target in current:
+                task = tasks[target.row]
+                assert task is not None
+                found[target] = self._row_gradient(trace, task.layer, by_layer[task.layer], target.row)
+        return found
+
+    def _row_gradient(self, trace: Trace, layer: str, gradient: Tensor | None, row: int) -> Tensor:
+        """One row of a batch gradient as C x h x w; zero where the score does not depend on the layer."""
+        whole = torch.zeros_like(trace.captured[layer]) if gradient is None else gradient
+        return self.layers[layer].spatial(whole[row : row + 1])[0]
+
+    def _class_map(
+        self, trace: Trace, task: Task, target: _Target, gradients: Mapping[_Target, Tensor]
+    ) -> ClassMap:
+        """One signed map from the row's activations and the score's gradient."""
+        if target.contrast == target.class_id:
+            return ClassMap(
+                target.class_id, target.contrast, None, failure="The contrast is the explained class itself."
+            )
+        activations = trace.captured[task.layer][target.row : target.row + 1].detach()
+        activations = self.layers[task.layer].spatial(activations)
+        bias = None
+        if self._is_closed(task.layer):
+            assert self.closed_form is not None
+            activations = self.closed_form.then(activations)
+            weight, bias = _head(self.closed_form, target)
+            gradient = weight[:, None, None] / activations[0, 0].numel()
+        else:
+            gradient = gradients[target]
+        with torch.inference_mode():
+            signed = _signed_map(task, activations.float(), gradient.float()[None])
+            if bias is not None and METHODS[task.method].linear:
+                signed = signed * signed.numel()
+            else:
+                bias = None
+        return _finite(target, signed.cpu().numpy(), bias)
+
+
+def _signed_map(task: Task, activations: Tensor, gradient: Tensor) -> Tensor:
+    """The method on the score, or on the negated score for the negative polarity; positive speaks for the class."""
+    sign = -1 if task.polarity == "negative" else 1
+    return sign * METHODS[task.method].map(activations, sign * gradient)[0]
+
+
+def _finite(target: _Target, signed: Floats, bias: float | None) -> ClassMap:
+    finite = bool((signed == signed).all() and abs(signed).max() != float("inf"))
+    if not finite:
+        return ClassMap(target.class_id, target.contrast, None, failure="The map is not finite.")
+    return ClassMap(target.class_id, target.contrast, signed, bias)
+
+
+def _head(closed_form: ClosedForm, target: _Target) -> tuple[Tensor, float]:
+    """The head's row for the target's score: weights (C) and bias."""
+    weight, bias = closed_form.weight[target.class_id], closed_form.bias[target.class_id]
+    if target.contrast is not None:
+        weight, bias = weight - closed_form.weight[target.contrast], bias - closed_form.bias[target.contrast]
+    return weight, float(bias)
+
+
+def _score(logits: Tensor, target: _Target) -> Tensor:
+    score = logits[target.row, target.class_id]
+    return score if target.contrast is None else score - logits[target.row, target.contrast]
+
+
+def _targets(row: int, logits: Tensor, task: Task) -> list[_Target]:
+    """The classes a row explains, resolved from its logits."""
+    order = logits[row].detach().argsort(descending=True, stable=True)
+    chosen = order[: task.classes].tolist() if isinstance(task.classes, int) else task.classes
+    return [_Target(row, class_id, _contrast(order, class_id, task)) for class_id in chosen]
+
+
+def _contrast(order: Tensor, class_id: int, task: Task) -> int | None:
+    if task.contrast != "runner_up":
+        return task.contrast
+    return next((other for other in order[:2].tolist() if other != class_id), None)
+
+
+def _without(targets: Sequence[Sequence[_Target]], closed: Sequence[bool]) -> list[Sequence[_Target]]:
+    return [() if done else row for row, done in zip(targets, closed, strict=True)]

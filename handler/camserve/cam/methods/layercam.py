@@ -1,0 +1,20 @@
+"""LayerCAM: activations weighted by their own positive gradient.
+
+    map = sum_k max(dy/dA_k, 0) · A_k
+
+Jiang et al., LayerCAM: Exploring Hierarchical Class Activation Maps for Localization, TIP 2021.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from camserve.cam.methods.base import Method
+
+
+def positive_products(activations: Tensor, gradients: Tensor) -> Tensor:
+    """A, dy/dA (P x C x h x w) to maps (P x h x w)."""
+    return (gradients.clamp(min=0) * activations).sum(1)
+
+
+LAYERCAM = Method("LayerCAM", "Jiang et al. 2021", positive_products)

@@ -1,0 +1,61 @@
+"""What a GET of the model answers: its classes, layers, methods, options, limits and preprocessing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from camserve.cam.engine import Engine
+from camserve.cam.methods import METHODS
+from camserve.options import Options
+from camserve.response import Card
+from camserve.settings import Settings
+
+_LIMITS = (
+    "max_pixels",
+    "max_picture_side",
+    "max_aspect_ratio",
+    "max_answer_bytes",
+    "max_instances",
+    "max_classes",
+)
+
+
+def describe(card: Card, engine: Engine, settings: Settings) -> dict[str, Any]:
+    """The description as a JSON-ready object."""
+    assert settings.preprocessing is not None
+    return {
+        "model": {"name": card.name, "version": card.version, "architecture": card.architecture},
+        "classes": list(card.labels),
+        "default_layer": engine.default,
+        "layers": [
+            {"name": layer.name, "channels": layer.channels, "grid_shape": list(layer.grid)}
+            for layer in engine.layers.values()
+        ],
+        "methods": _methods(engine),
+        "options": _options(),
+        "limits": {name: getattr(settings, name) for name in _LIMITS},
+        "preprocessing": settings.preprocessing.model_dump(mode="json"),
+    }
+
+
+def _methods(engine: Engine) -> list[dict[str, Any]]:
+    """Every method; `available` and `exact` speak of the default layer."""
+    return [
+        {
+            "name": name,
+            "title": method.title,
+            "paper": method.paper,
+            "available": not method.needs_closed_form or engine.is_exact(name, engine.default),
+            "exact": engine.is_exact(name, engine.default),
+        }
+        for name, method in METHODS.items()
+    ]
+
+
+def _options() -> list[dict[str, Any]]:
+    """Every option with its default and what is allowed."""
+    plain = Options().model_dump(mode="json")
+    return [
+        {"name": name, "default": plain[name], "expected": field.description}
+        for name, field in Options.model_fields.items()
+    ]

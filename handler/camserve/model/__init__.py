@@ -1,0 +1,1 @@
+"""Pixels to tensors, names to networks."""

@@ -1,0 +1,271 @@
+"""The whole path in one place: `Pipeline.answer` reads top to bottom in the order of the data."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self, TypeVar
+
+import numpy as np
+import torch
+
+from camserve import response
+from camserve.cam.engine import Engine
+from camserve.cam.gates import BATCHES, prove
+from camserve.clock import Clock
+from camserve.describe import describe
+from camserve.errors import InternalError, InvalidOption, RequestError, SetupError
+from camserve.imaging.budget import Budget
+from camserve.imaging.decode import SizeLimits, decode, inspect
+from camserve.imaging.resize import fitted
+from camserve.model.architectures import tokens
+from camserve.model.labels import Labels
+from camserve.model.load import choose_device, load_labels, load_network
+from camserve.model.transform import to_input, view
+from camserve.options import Options
+from camserve.plan import plan
+from camserve.records import Answer, Drawing, Picture, Prepared, Row, Task, Verdict
+from camserve.render.draw import draw
+from camserve.request import Ask, Call, read
+from camserve.response import Card, Outcome
+from camserve.settings import Preprocessing, Settings
+from camserve.trigger import trigger
+
+_log = logging.getLogger(__name__)
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
+_LONGEST_QUEUE_MS = 3_600_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One good picture on its way: what is asked, what was decoded, and its clock."""
+
+    options: Options
+    task: Task
+    prepared: Prepared
+    clock: Clock
+
+
+class Pipeline:
+    """A loaded model, from rows to answers. One call at a time; calls share nothing but the model."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        preprocessing: Preprocessing,
+        engine: Engine,
+        labels: Labels,
+        card: Card,
+        device: torch.device,
+        threads: int,
+    ) -> None:
+        self.settings = settings
+        self.preprocessing = preprocessing
+        self.engine = engine
+        self.labels = labels
+        self.card = card
+        self.device = device
+        self.limits = SizeLimits(settings.max_pixels, settings.max_picture_side, settings.max_aspect_ratio)
+        self.budget = Budget(settings.max_decoded_bytes)
+        self.pool = ThreadPoolExecutor(threads, thread_name_prefix="camserve")
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path,
+        settings: Settings,
+        name: str,
+        version: str,
+        threads: int = 1,
+        gpu: int | None = None,
+    ) -> Self:
+        """The model of an unpacked archive, proven fit to be explained.
+
+        Raises:
+            SetupError: a file is missing or wrong, or a gate fails.
+        """
+        preprocessing = settings.preprocessing
+        if preprocessing is None:
+            raise SetupError(
+                "The preprocessing is not declared: give resize, crop, interpolation, mean and std; "
+                "a wrong guess would change predictions without a word."
+            )
+        labels = load_labels(folder / settings.labels)
+        device = choose_device(settings, gpu)
+        network = load_network(settings, folder, len(labels), device)
+        noise = torch.Generator().manual_seed(0)
+        probe = torch.randn(max(BATCHES), 3, preprocessing.crop, preprocessing.crop, generator=noise).to(
+            device
+        )
+        layout = tokens(settings.architecture)
+        engine = prove(network, probe, len(labels), settings.layer, layout)
+        card = Card(name, version, settings.architecture, labels.names)
+        return cls(settings, preprocessing, engine, labels, card, device, threads)
+
+    def answer(self, rows: Sequence[Row]) -> list[Answer]:
+        """One answer a row, in order. A row that fails is answered with its own error."""
+        arrival = time.time()
+        calls = [_attempt(self._read, row) for row in rows]
+        asks = [
+            (ask, _queue_wait(call.row, arrival))
+            for call in calls
+            if isinstance(call, Call)
+            for ask in call.asks
+        ]
+        jobs = self._each(self._prepare, asks)
+        judged = self._judge([job for job in jobs if isinstance(job, _Job)])
+        outcomes = self._each(self._draw, _paired(jobs, judged))
+        finished = iter(outcomes)
+        return [self._respond(call, finished, len(jobs)) for call in calls]
+
+    def _read(self, row: Row) -> Call:
+        return read(row, self.settings.max_instances)
+
+    def _prepare(self, ask: tuple[Ask | RequestError, float | None]) -> _Job:
+        """Image bytes to the network's view and the overlay's canvas; the full picture is let go here."""
+        one, waited = ask
+        if isinstance(one, RequestError):
+            raise one
+        clock = Clock({"queue": waited})
+        task = plan(one.options, self.engine, self.labels, self.settings.max_classes)
+        header = inspect(one.image, self.limits)
+        with self.budget.hold(header.memory):
+            with clock.stage("decode"):
+                picture = decode(header)
+            with clock.stage("preprocess"):
+                prepared = self._views(picture, one.options)
+        return _Job(one.options, task, prepared, clock)
+
+    def _views(self, picture: Picture, options: Options) -> Prepared:
+        """What the network sees and where it lies, and the canvas where a picture is asked for."""
+        crop = options.crop
+        if crop and (crop[2] > picture.width or crop[3] > picture.height):
+            raise InvalidOption(
+                f"Option 'crop': expected a box inside the upright {picture.width}x{picture.height} picture, "
+                f"got {crop[0]},{crop[1]},{crop[2] - crop[0]},{crop[3] - crop[1]}."
+            )
+        pixels, (x0, y0, x1, y1) = view(picture.cropped(crop) if crop else picture, self.preprocessing)
+        left, top = crop[:2] if crop else (0, 0)
+        drawn = options.explain and not {"overlay", "heatmap"}.isdisjoint(options.maps)
+        return Prepared(
+            picture.width,
+            picture.height,
+            crop,
+            (left + x0, top + y0, left + x1, top + y1),
+            pixels,
+            fitted(picture, options.max_side) if drawn else None,
+        )
+
+    def _judge(self, jobs: Sequence[_Job]) -> list[Verdict | RequestError]:
+        """One forward for all rows, then maps for those that ask or whose rule holds."""
+        if not jobs:
+            return []
+        clock = Clock()
+        try:
+            verdicts = self._verdicts(jobs, clock)
+        except Exception:
+            _log.exception("camserve: the forward failed")
+            return [InternalError() for _ in jobs]
+        for job in jobs:
+            for stage, ms in clock.milliseconds.items():
+                job.clock.add(stage, ms or 0.0)
+        return verdicts
+
+    def _verdicts(self, jobs: Sequence[_Job], clock: Clock) -> list[Verdict | RequestError]:
+        """Predictions and maps of a batch; the stages' times go to `clock`."""
+        with clock.stage("preprocess"):
+            inputs = to_input([job.prepared.view for job in jobs], self.preprocessing, self.device)
+        with clock.stage("forward"):
+            trace = self.engine.forward(inputs, [job.task if job.options.explain else None for job in jobs])
+            scores = trace.logits.detach().float()
+            logits, chances = scores.cpu().numpy(), scores.softmax(1).cpu().numpy()
+        rule = self.settings.explain_when
+        reasons = [
+            trigger(job.options.explain, rule, chance) for job, chance in zip(jobs, chances, strict=True)
+        ]
+        with clock.stage("explain"):
+            maps = self.engine.maps(
+                trace, [job.task if why else None for job, why in zip(jobs, reasons, strict=True)]
+            )
+        return [
+            Verdict(*row) if np.isfinite(row[0]).all() else _not_finite()
+            for row in zip(logits, chances, reasons, map(tuple, maps), strict=True)
+        ]
+
+    def _draw(self, pair: tuple[_Job | RequestError, Verdict | RequestError | None]) -> Outcome:
+        """Maps to pictures and regions."""
+        job, verdict = pair
+        for fault in pair:
+            if isinstance(fault, RequestError):
+                raise fault
+        assert isinstance(job, _Job)
+        assert isinstance(verdict, Verdict)
+        limit = self.settings.max_overlay_bytes
+        drawings = [
+            Drawing() if one.map is None else draw(one.map, job.options, job.prepared, limit, job.clock)
+            for one in verdict.maps
+        ]
+        for stage in ("render", "encode"):
+            job.clock.add(stage, 0.0)
+        exact = self.engine.is_exact(job.task.method, job.task.layer)
+        return Outcome(job.options, job.task, job.prepared, verdict, drawings, exact, job.clock.milliseconds)
+
+    def _respond(
+        self, call: Call | RequestError, finished: Iterator[Outcome | RequestError], batch: int
+    ) -> Answer:
+        """The answer of one row from the outcomes of its pictures."""
+        if isinstance(call, RequestError):
+            return response.error(call)
+        if call.kind == "describe":
+            return response.described(describe(self.card, self.engine, self.settings))
+        own = [next(finished) for _ in call.asks]
+        request_id, limit = call.row.request_id, self.settings.max_answer_bytes
+        if call.kind == "kserve":
+            return response.kserve(own, self.card, request_id, batch, limit)
+        if isinstance(own[0], RequestError):
+            return response.error(own[0])
+        if call.picture_only:
+            return response.picture(own[0]) or response.single(own[0], self.card, request_id, batch, limit)
+        return response.single(own[0], self.card, request_id, batch, limit)
+
+    def _each(self, work: Callable[[_In], _Out], items: Sequence[_In]) -> list[_Out | RequestError]:
+        """`work` on every item, in threads; an item that fails becomes its error."""
+        return list(self.pool.map(lambda item: _attempt(work, item), items))
+
+
+def _attempt(work: Callable[[_In], _Out], item: _In) -> _Out | RequestError:
+    """The result, or the row's own error; what is not its fault is logged and told in general words."""
+    try:
+        return work(item)
+    except RequestError as error:
+        return error
+    except Exception:
+        _log.exception("camserve: a row failed")
+        return InternalError()
+
+
+def _paired(
+    jobs: Sequence[_Job | RequestError], judged: Sequence[Verdict | RequestError]
+) -> list[tuple[_Job | RequestError, Verdict | RequestError | None]]:
+    """Each job with its verdict; rows that failed before have none."""
+    waiting = iter(judged)
+    return [(job, next(waiting) if isinstance(job, _Job) else None) for job in jobs]
+
+
+def _not_finite() -> RequestError:
+    _log.error("camserve: the network's logits are not finite for a picture")
+    return InternalError()
+
+
+def _queue_wait(row: Row, arrival: float) -> float | None:
+    """Milliseconds since the gateway passed the request on (X-Request-Start: t=<ms>), or None."""
+    text = row.headers.get("x-request-start", "").removeprefix("t=")
+    if not (text.isascii() and text.isdigit() and len(text) <= 15):
+        return None
+    waited = arrival * 1e3 - int(text)
+    return max(0.0, waited) if waited < _LONGEST_QUEUE_MS else None

@@ -1,0 +1,64 @@
+"""Options to a Task for this model: classes become ids, layer and method are checked before any work."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from camserve.cam.engine import Engine
+from camserve.cam.methods import METHODS
+from camserve.errors import InvalidOption, quoted
+from camserve.model.labels import Labels
+from camserve.options import Options
+from camserve.records import Task
+
+
+def plan(options: Options, engine: Engine, labels: Labels, max_classes: int) -> Task:
+    """The task of one row, valid whether or not the row ends up explained.
+
+    Raises:
+        InvalidOption: no such method, layer or class here, or a method the layer does not allow.
+    """
+    layer = _layer(options, engine)
+    classes = _classes(options, labels, max_classes)
+    contrast = _contrast(options, labels)
+    if contrast is not None and isinstance(classes, tuple) and contrast in classes:
+        raise InvalidOption(f"Option 'contrast': class {contrast} is explained itself; choose another class.")
+    return Task(_method(options, engine, layer), layer, classes, contrast, options.polarity)
+
+
+def _method(options: Options, engine: Engine, layer: str) -> str:
+    method = METHODS.get(options.method)
+    if method is None:
+        raise InvalidOption(
+            f"Option 'method': expected one of {', '.join(METHODS)} in this version, got {quoted(options.method)}."
+        )
+    if method.needs_closed_form and not engine.is_exact(options.method, layer):
+        raise InvalidOption(
+            f"Option 'method': {options.method} needs a global average pool and a linear head right behind the "
+            f"layer, which is not so for {quoted(layer)} of this model; use gradcam."
+        )
+    return options.method
+
+
+def _layer(options: Options, engine: Engine) -> str:
+    layer = options.layer or engine.default
+    if layer not in engine.layers:
+        raise InvalidOption(
+            f"Option 'layer': {quoted(layer)} is no layer that can be explained; the default here is "
+            f"{engine.default}, and a GET of the model lists all."
+        )
+    return layer
+
+
+def _classes(options: Options, labels: Labels, max_classes: int) -> int | tuple[int, ...]:
+    if isinstance(options.classes, int):
+        return min(options.classes, len(labels), max_classes)
+    if len(options.classes) > max_classes:
+        raise InvalidOption(f"Option 'classes': expected at most {max_classes}, got {len(options.classes)}.")
+    return tuple(dict.fromkeys(labels.find(selector) for selector in options.classes))
+
+
+def _contrast(options: Options, labels: Labels) -> int | Literal["runner_up"] | None:
+    if options.contrast is None:
+        return None
+    return "runner_up" if options.contrast == "runner_up" else labels.find(options.contrast)

@@ -1,0 +1,135 @@
+"""The frozen records that travel between the stages. Boxes are (x0, y0, x1, y1) in picture pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Box = tuple[float, float, float, float]
+Bytes = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+Polarity = Literal["positive", "negative", "both"]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What the server hands over: fields as bytes, headers with lower-case names."""
+
+    request_id: str
+    fields: Mapping[str, bytes]
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """Upright RGB: `pixels` is uint8, H x W x 3."""
+
+    pixels: Bytes
+
+    @property
+    def width(self) -> int:
+        """Width in pixels."""
+        return int(self.pixels.shape[1])
+
+    @property
+    def height(self) -> int:
+        """Height in pixels."""
+        return int(self.pixels.shape[0])
+
+    def cropped(self, box: tuple[int, int, int, int]) -> Picture:
+        """The part inside `box` (a view, nothing is copied)."""
+        x0, y0, x1, y1 = box
+        return Picture(self.pixels[y0:y1, x0:x1])
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What one row asks of the engine, checked against the model.
+
+    `classes` is a number N for the N likeliest, or class ids; `contrast` a class id, "runner_up" or None.
+    """
+
+    method: str
+    layer: str
+    classes: int | tuple[int, ...]
+    contrast: int | Literal["runner_up"] | None
+    polarity: Polarity
+
+
+@dataclass(frozen=True, slots=True)
+class ClassMap:
+    """The evidence for one class.
+
+    `map` is float32, h x w, signed: positive speaks for the class. `bias` is set where the map is exact:
+    mean(map) + bias = logit (or the difference of logits under a contrast). `failure` says why there is no map.
+    """
+
+    class_id: int
+    contrast: int | None
+    map: Floats | None
+    bias: float | None = None
+    failure: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A decoded row on its way to the network.
+
+    `view` is what the network sees (uint8, S x S x 3) and `model_box` where it lies in the upright picture.
+    `canvas` is the picture as overlays show it, or None where none is asked for.
+    """
+
+    width: int
+    height: int
+    crop: Box | None
+    model_box: Box
+    view: Bytes
+    canvas: Bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the network said of one row.
+
+    `logits` and `probabilities` hold K values; `trigger` is the reason for explaining, None for a plain row.
+    """
+
+    logits: Floats
+    probabilities: Floats
+    trigger: str | None
+    maps: tuple[ClassMap, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An encoded picture; `quality` is None where nothing was lost."""
+
+    mime: str
+    width: int
+    height: int
+    quality: int | None
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """The pictures and regions of one class; a picture is None where it was not asked for."""
+
+    overlay: Image | None = None
+    heatmap: Image | None = None
+    regions: tuple[tuple[Box, float], ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What goes back for one row."""
+
+    status: int
+    phrase: str
+    mime: str
+    body: bytes
+    headers: Mapping[str, str]

@@ -1,0 +1,84 @@
+"""Map, picture and box to the two pictures of the contract: the overlay (RGB) and the heatmap (grey)."""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+
+from camserve.records import Box, Bytes, Floats
+from camserve.render import colormaps
+
+_SMALLEST = 1e-12
+
+
+def scaled(evidence: Floats, signed: bool) -> Floats:
+    """Evidence in [0, 1], or in [-1, 1] if signed; all zero where there is none."""
+    kept = evidence if signed else np.maximum(evidence, 0)
+    peak = float(np.abs(kept).max())
+    return np.asarray(kept / peak if peak > _SMALLEST else np.zeros_like(kept), np.float32)
+
+
+class Placement:
+    """Where the cells of a map lie on a picture of `width` x `height`; `box` is in that picture's pixels.
+
+    A cell's value belongs to its centre; between centres it is interpolated, outside the box there is nothing.
+    """
+
+    def __init__(self, width: int, height: int, box: Box) -> None:
+        x0, y0, x1, y1 = box
+        self.box = box
+        self.rows = slice(max(0, math.floor(y0)), min(height, math.ceil(y1)))
+        self.columns = slice(max(0, math.floor(x0)), min(width, math.ceil(x1)))
+
+    def spread(self, evidence: Floats) -> Floats:
+        """The map (h x w) on every pixel of the box, bilinear between cell centres."""
+        x0, y0, x1, y1 = self.box
+        h, w = evidence.shape
+        columns, rows = self.columns, self.rows
+        x = (np.arange(columns.start, columns.stop) + 0.5 - x0) / (x1 - x0) * w - 0.5
+        y = (np.arange(rows.start, rows.stop) + 0.5 - y0) / (y1 - y0) * h - 0.5
+        return _bilinear(evidence, y, x)
+
+
+def _bilinear(evidence: Floats, y: np.ndarray, x: np.ndarray) -> Floats:
+    """Values at the crossings of `y` and `x` (in cells, clamped to the map): two small matrix products."""
+    down, across = _weights(y, evidence.shape[0]), _weights(x, evidence.shape[1])
+    return np.asarray(down @ evidence @ across.T, np.float32)
+
+
+def _weights(position: np.ndarray, cells: int) -> Floats:
+    """Interpolation weights, positions x cells."""
+    clamped = np.clip(position, 0, cells - 1)[:, None]
+    return np.asarray(np.maximum(0, 1 - np.abs(clamped - np.arange(cells))), np.float32)
+
+
+def overlay(pixels: Bytes, box: Box, evidence: Floats, signed: bool, colormap: str, opacity: float) -> Bytes:
+    """Blend the coloured map over `pixels` inside `box`; `pixels` stay as they are elsewhere.
+
+    A signed map uses its own diverging colours. A map without evidence leaves the plain picture.
+    """
+    drawn = pixels.copy()
+    heat = scaled(evidence, signed)
+    if not heat.any():
+        return drawn
+    place = Placement(pixels.shape[1], pixels.shape[0], box)
+    table = colormaps.diverging() if signed else colormaps.table(colormap)
+    colours = table[levels(place.spread(heat), signed)]
+    region = drawn[place.rows, place.columns]
+    region[:] = cv2.addWeighted(region, 1 - opacity, colours, opacity, 0)
+    return drawn
+
+
+def heatmap(width: int, height: int, box: Box, evidence: Floats, signed: bool) -> Bytes:
+    """The map as a grey picture of `width` x `height`; outside `box` it holds the value for zero."""
+    grey = np.full((height, width), 128 if signed else 0, np.uint8)
+    place = Placement(width, height, box)
+    grey[place.rows, place.columns] = levels(place.spread(scaled(evidence, signed)), signed)
+    return grey
+
+
+def levels(heat: Floats, signed: bool) -> Bytes:
+    """Heat in [0, 1] (or [-1, 1] if signed) as 8-bit levels; signed, 128 is zero."""
+    return np.asarray((128 + heat * 127 if signed else heat * 255).round(), np.uint8)

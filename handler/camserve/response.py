@@ -1,0 +1,261 @@
+"""Verdicts, drawings and errors to the contract's JSON; schema.json beside this file states it."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+
+from camserve.errors import RequestError
+from camserve.options import Options
+from camserve.records import Answer, Box, ClassMap, Drawing, Image, Prepared, Task, Verdict
+
+JSON = "application/json"
+_DIGITS = 3
+_EMPTY = 1e-12
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What every answer says about the model; `labels` holds one name a class."""
+
+    name: str
+    version: str
+    architecture: str
+    labels: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Everything known about one picture once it is answered."""
+
+    options: Options
+    task: Task
+    prepared: Prepared
+    verdict: Verdict
+    drawings: Sequence[Drawing]
+    exact: bool
+    timing: Mapping[str, float | None]
+
+
+def error(fault: RequestError) -> Answer:
+    """An error in TorchServe's own shape."""
+    return Answer(fault.status, fault.phrase, JSON, orjson.dumps(error_object(fault)), {})
+
+
+def error_object(fault: RequestError) -> dict[str, Any]:
+    """The JSON object of an error."""
+    return {"code": fault.status, "type": fault.type, "message": str(fault)}
+
+
+def single(outcome: Outcome, card: Card, request_id: str, batch_size: int, limit: int) -> Answer:
+    """The answer for one picture, at most `limit` bytes as long as there are pictures to drop."""
+    return _fitted(_answer(outcome, card, request_id, batch_size), limit)
+
+
+def picture(outcome: Outcome) -> Answer | None:
+    """The overlay itself, or None where there is none to give."""
+    overlay = next((drawing.overlay for drawing in outcome.drawings if drawing.overlay), None)
+    if overlay is None:
+        return None
+    state = class_status(outcome.verdict.maps[0], outcome.task)
+    return Answer(200, "OK", overlay.mime, overlay.data, {"X-Camserve-Status": state})
+
+
+def kserve(
+    outcomes: Sequence[Outcome | RequestError], card: Card, request_id: str, batch_size: int, limit: int
+) -> Answer:
+    """KServe V1: predictions and explanations run parallel; 200 if any instance is good."""
+    faults = [outcome for outcome in outcomes if isinstance(outcome, RequestError)]
+    objects = [
+        {"error": error_object(o)}
+        if isinstance(o, RequestError)
+        else _answer(o, card, request_id, batch_size)
+        for o in outcomes
+    ]
+    explanations = [one.pop("explanation", None) for one in objects]
+    whole = {"predictions": objects, "explanations": explanations}
+    if len(faults) == len(outcomes):
+        return Answer(faults[0].status, faults[0].phrase, JSON, orjson.dumps(whole), {})
+    return _fitted(whole, limit)
+
+
+def described(description: Mapping[str, Any]) -> Answer:
+    """The describe answer."""
+    return Answer(200, "OK", JSON, orjson.dumps(description), {})
+
+
+def class_status(evidence: ClassMap, task: Task) -> str:
+    """`ok`, `empty_map` where nothing speaks for what is asked, or `failed`."""
+    if evidence.map is None:
+        return "failed"
+    return "ok" if np.max(shown(evidence, task)) > _EMPTY else "empty_map"
+
+
+def shown(evidence: ClassMap, task: Task) -> np.ndarray:
+    """The map as the polarity shows it: what speaks for, what speaks against, or the size of both."""
+    assert evidence.map is not None
+    signs = {"positive": evidence.map, "negative": -evidence.map, "both": np.abs(evidence.map)}
+    return signs[task.polarity]
+
+
+def _answer(outcome: Outcome, card: Card, request_id: str, batch_size: int) -> dict[str, Any]:
+    prepared, verdict = outcome.prepared, outcome.verdict
+    answer = {
+        "request_id": request_id,
+        "batch_size": batch_size,
+        "timing_ms": {
+            stage: ms if ms is None else round(ms, _DIGITS) for stage, ms in outcome.timing.items()
+        },
+        "model": {"name": card.name, "version": card.version, "architecture": card.architecture},
+        "image": {
+            "width": prepared.width,
+            "height": prepared.height,
+            "crop": prepared.crop and _box(prepared.crop),
+            "model_box": _box(prepared.model_box),
+        },
+        "predictions": _predictions(verdict, outcome.options.topk, card),
+    }
+    if outcome.options.explain:
+        answer["explanation"] = _explanation(outcome, card)
+    return answer
+
+
+def _predictions(verdict: Verdict, topk: int, card: Card) -> list[dict[str, Any]]:
+    order = np.argsort(-verdict.logits, kind="stable")[:topk]
+    return [
+        {
+            "class_id": int(k),
+            "label": card.labels[k],
+            "probability": float(verdict.probabilities[k]),
+            "logit": float(verdict.logits[k]),
+        }
+        for k in order
+    ]
+
+
+def _explanation(outcome: Outcome, card: Card) -> dict[str, Any]:
+    task, verdict = outcome.task, outcome.verdict
+    if verdict.trigger is None:
+        return {"status": "not_needed"}
+    classes = [
+        _class(evidence, drawing, outcome, card)
+        for evidence, drawing in zip(verdict.maps, outcome.drawings, strict=True)
+    ]
+    grid = next((list(m.map.shape) for m in verdict.maps if m.map is not None), None)
+    return {
+        "status": _overall(classes),
+        "method": task.method,
+        "exact": outcome.exact,
+        "layer": task.layer,
+        "grid_shape": grid,
+        "trigger": verdict.trigger,
+        "classes": classes,
+    }
+
+
+def _overall(classes: Sequence[Mapping[str, Any]]) -> str:
+    failed = sum(one["status"] == "failed" for one in classes)
+    if not failed:
+        return "ok"
+    return "failed" if failed == len(classes) else "partial"
+
+
+def _class(evidence: ClassMap, drawing: Drawing, outcome: Outcome, card: Card) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        **_named(evidence.class_id, card),
+        "status": class_status(evidence, outcome.task),
+        "polarity": outcome.task.polarity,
+        "contrast": None if evidence.contrast is None else _named(evidence.contrast, card),
+    }
+    if evidence.map is None:
+        return entry | {"reason": evidence.failure}
+    if drawing.overlay:
+        entry["overlay"] = _image(drawing.overlay)
+    if drawing.heatmap:
+        entry["heatmap"] = _image(drawing.heatmap)
+    if "grid" in outcome.options.maps:
+        entry["grid"] = _grid(evidence.map)
+    if drawing.regions is not None:
+        entry["regions"] = [{"box": _box(box), "share": round(share, 4)} for box, share in drawing.regions]
+    if evidence.bias is not None:
+        entry["ledger"] = _ledger(evidence, outcome.verdict)
+    return entry
+
+
+def _named(class_id: int, card: Card) -> dict[str, Any]:
+    return {"class_id": class_id, "label": card.labels[class_id]}
+
+
+def _ledger(evidence: ClassMap, verdict: Verdict) -> dict[str, float]:
+    """The audit of an exact map: evidence + bias = logit, and by how much it is off."""
+    assert evidence.map is not None
+    assert evidence.bias is not None
+    total = float(evidence.map.mean(dtype=np.float64))
+    logit = float(verdict.logits[evidence.class_id])
+    if evidence.contrast is not None:
+        logit -= float(verdict.logits[evidence.contrast])
+    return {
+        "evidence": total,
+        "bias": evidence.bias,
+        "logit": logit,
+        "error": abs(total + evidence.bias - logit),
+    }
+
+
+def _grid(signed: np.ndarray) -> dict[str, Any]:
+    """Value = data x scale; the data are row by row, little-endian, in [-1, 1]."""
+    peak = float(np.abs(signed).max())
+    scale = peak if peak > _EMPTY else 1.0
+    data = (signed / np.float32(scale)).astype("<f4").tobytes()
+    return {"dtype": "float32", "shape": list(signed.shape), "scale": scale, "data": _base64(data)}
+
+
+def _image(image: Image) -> dict[str, Any]:
+    quality = {} if image.quality is None else {"quality": image.quality}
+    return {
+        "mime": image.mime,
+        "width": image.width,
+        "height": image.height,
+        **quality,
+        "data": _base64(image.data),
+    }
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
+
+
+def _box(box: Box) -> list[float]:
+    return [round(edge, _DIGITS) for edge in box]
+
+
+def _fitted(answer: dict[str, Any], limit: int) -> Answer:
+    """Serialise; while the answer is too large, drop its largest picture and say so."""
+    body = orjson.dumps(answer)
+    while len(body) > limit and (largest := _largest_picture(answer)):
+        explanation, entry, name = largest
+        del entry[name]
+        entry["status"] = "failed"
+        entry["reason"] = (
+            f"The {name} was dropped: the answer would pass {limit} bytes. Ask for fewer or smaller ones."
+        )
+        explanation["status"] = _overall(explanation["classes"])
+        body = orjson.dumps(answer)
+    return Answer(200, "OK", JSON, body, {})
+
+
+def _largest_picture(answer: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], str] | None:
+    found = [
+        (explanation, entry, name)
+        for explanation in answer.get("explanations", [answer.get("explanation")])
+        if explanation
+        for entry in explanation.get("classes", [])
+        for name in ("overlay", "heatmap", "grid")
+        if name in entry
+    ]
+    return max(found, key=lambda one: len(one[1][one[2]]["data"]), default=None)

@@ -1,0 +1,133 @@
+"""Settings: the `camserve` section of model-config.yaml, then CAMSERVE_<NAME> variables, read once.
+
+A variable beats the file, the file beats the default. This is the only module that looks at the environment.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from camserve.errors import SetupError, quoted
+
+
+class Section(BaseModel):
+    """Frozen; a key that is not known is refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Preprocessing(Section):
+    """How a picture becomes the network's input: resize, centre crop, scale to [0, 1], normalise."""
+
+    resize: int = Field(ge=8, le=4096)
+    """Length of the shorter side after the resize, in pixels."""
+    crop: int = Field(ge=8, le=4096)
+    """Side of the square centre crop, in pixels; at most `resize`."""
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    """Pillow's filter of that name, with antialiasing, as torchvision and timm use it."""
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    """Subtracted from each channel in [0, 1]."""
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    """Each channel is divided by it; positive."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.crop > self.resize:
+            raise ValueError(f"crop {self.crop} is larger than resize {self.resize}")
+        if min(self.std) <= 0:
+            raise ValueError(f"std must be positive, got {self.std}")
+        return self
+
+
+class ExplainWhen(Section):
+    """When `explain=auto` explains: any of these holds."""
+
+    probability_below: float | None = Field(None, ge=0, le=1)
+    """The likeliest class has less than this probability."""
+    margin_below: float | None = Field(None, ge=0, le=1)
+    """The two likeliest classes are closer than this in probability."""
+    classes: tuple[int, ...] = ()
+    """The likeliest class is one of these ids."""
+    sample: float = Field(0.0, ge=0, le=1)
+    """This share of requests, drawn at random."""
+
+
+class Settings(Section):
+    """Everything that can be set, with its default and its unit."""
+
+    # The model
+    architecture: str
+    """`timm/NAME`, `torchvision/NAME`, or `FILE.py:CLASS` for a module of one's own in the archive."""
+    weights: str = "weights.pt"
+    """State dict in the archive, loaded with weights_only=True."""
+    labels: str = "labels.txt"
+    """Class names in the archive, one a line, in the order of the logits."""
+    preprocessing: Preprocessing | None = None
+    """None is refused at load: a wrong guess changes predictions without a word."""
+    layer: str | None = None
+    """Module explained by default; None finds it."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto` is the GPU TorchServe assigns to the worker, else the CPU."""
+    threads: int = Field(0, ge=0, le=1024)
+    """Threads per worker; 0 divides the cores among the workers."""
+    explain_when: ExplainWhen = ExplainWhen()
+    """The rule behind `explain=auto`."""
+
+    # Limits
+    max_pixels: int = Field(50_000_000, ge=1)
+    """Pixels of a picture."""
+    max_picture_side: int = Field(16_384, ge=16)
+    """Longest side of a picture, in pixels."""
+    max_aspect_ratio: float = Field(20.0, ge=1)
+    """Longer over shorter side."""
+    max_decoded_bytes: int = Field(1_000_000_000, ge=1)
+    """Memory that decoding may hold at once in a worker; more waits."""
+    max_answer_bytes: int = Field(4_000_000, ge=10_000)
+    """One answer; pictures are dropped, largest first, until it fits."""
+    max_overlay_bytes: int = Field(65_536, ge=1_000)
+    """One lossy overlay; its quality steps down 85, 70, 55 while it is larger."""
+    max_instances: int = Field(8, ge=1, le=64)
+    """Pictures in one KServe request."""
+    max_classes: int = Field(20, ge=1, le=20)
+    """Classes explained for one picture."""
+
+    @classmethod
+    def read(cls, section: Mapping[str, Any], environment: Mapping[str, str] | None = None) -> Self:
+        """Settings from a parsed section and the environment (the process's own if None).
+
+        Raises:
+            SetupError: a key is unknown or a value not allowed; names the key, the value and what is wrong.
+        """
+        environment = os.environ if environment is None else environment
+        values = dict(section)
+        for name in cls.model_fields:
+            text = environment.get(f"CAMSERVE_{name.upper()}")
+            if text is not None:
+                values[name] = _from_text(name, text)
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise SetupError(_sentence(error)) from error
+
+
+def _from_text(name: str, text: str) -> Any:
+    """A variable's text as a value; sections are written as JSON."""
+    sections: dict[str, type[Section]] = {"preprocessing": Preprocessing, "explain_when": ExplainWhen}
+    section = sections.get(name)
+    if section is None:
+        return text
+    try:
+        return section.model_validate_json(text)
+    except ValidationError as error:
+        raise SetupError(f"CAMSERVE_{name.upper()}: {_sentence(error)}") from error
+
+
+def _sentence(error: ValidationError) -> str:
+    """The first fault of a validation in one sentence."""
+    fault = error.errors()[0]
+    key = ".".join(str(part) for part in fault["loc"]) or "settings"
+    return f"Setting '{key}': {fault['msg']}, got {quoted(fault['input'])}."

@@ -1,0 +1,93 @@
+"""TorchServe's entry: rows and headers in, bytes and statuses out. The only file that knows TorchServe."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import orjson
+import torch
+
+from camserve.errors import SetupError
+from camserve.pipeline import Pipeline
+from camserve.records import Answer, Row
+from camserve.settings import Settings
+
+_log = logging.getLogger(__name__)
+
+
+class CamserveHandler:
+    """What TorchServe calls: `initialize` once, `handle` for every batch."""
+
+    def initialize(self, context: Any) -> None:
+        """Load the model.
+
+        Raises:
+            SetupError: the model must not be served; its sentence is logged as `camserve: ...`.
+        """
+        warnings.filterwarnings("ignore", module="PIL")  # broken metadata in a client's picture is no news
+        try:
+            self.pipeline = _load(context)
+        except SetupError as error:
+            _log.error("camserve: %s", error)
+            raise
+
+    def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
+        """One body a row; statuses and headers are set on the context."""
+        rows = [_row(fields, index, context) for index, fields in enumerate(data)]
+        answers = self.pipeline.answer(rows)
+        for index, answer in enumerate(answers):
+            _set_head(answer, index, context)
+        return [answer.body for answer in answers]
+
+
+def _load(context: Any) -> Pipeline:
+    """The pipeline of the archive that TorchServe unpacked."""
+    config = context.model_yaml_config or {}
+    properties = context.system_properties
+    settings = Settings.read(config.get("camserve") or {})
+    threads = settings.threads or max(1, (os.cpu_count() or 1) // int(config.get("maxWorkers", 1)))
+    torch.set_num_threads(threads)
+    cv2.setNumThreads(1)  # rows run in threads of our own
+    gpu = properties.get("gpu_id")
+    model = context.manifest["model"]
+    return Pipeline.load(
+        Path(properties["model_dir"]),
+        settings,
+        name=str(model["modelName"]),
+        version=str(model.get("modelVersion", "1.0")),
+        threads=threads,
+        gpu=None if gpu is None else int(gpu),
+    )
+
+
+def _row(fields: Mapping[str, Any], index: int, context: Any) -> Row:
+    headers = context.get_all_request_header(index) or {}
+    return Row(
+        str(context.get_request_id(index)),
+        {str(name): _bytes(value) for name, value in fields.items()},
+        # TorchServe lists a form's fields among the headers, with a dict as value.
+        {str(name).lower(): str(value) for name, value in headers.items() if not isinstance(value, dict)},
+    )
+
+
+def _bytes(value: Any) -> bytes:
+    """A field as bytes; a TorchServe that decodes bodies itself hands over text and JSON."""
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value)
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace")
+    return orjson.dumps(value)
+
+
+def _set_head(answer: Answer, index: int, context: Any) -> None:
+    """Status and headers; every phrase and header value is a constant of ours, as TorchServe needs."""
+    context.set_response_status(code=answer.status, phrase=answer.phrase, idx=index)
+    context.set_response_content_type(index, answer.mime)
+    for name, value in answer.headers.items():
+        context.set_response_header(index, name, value)
