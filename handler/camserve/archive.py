@@ -104,10 +104,7 @@ def _weights(recipe: Recipe, architecture: str, classes: int, content: Path) -> 
     network = architectures.build(architecture, classes, content)
     if recipe.weights == "none":
         return network.state_dict()
-    if recipe.weights == "DEFAULT":
-        weights = _published(architecture)
-    else:
-        weights = state_dict(Path(recipe.weights))
+    weights = _published(architecture) if recipe.weights == "DEFAULT" else state_dict(Path(recipe.weights))
     fill(network, weights, architecture)
     return network.state_dict()
 

@@ -131,12 +131,8 @@ class Options(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    explain: Annotated[bool | Literal["auto"], _checked(_explain)] = Field(
-        False, description="true, false or auto"
-    )
-    topk: Annotated[int, _checked(_integer)] = Field(
-        5, ge=1, le=20, description="a number of predictions from 1 to 20"
-    )
+    explain: Annotated[bool | Literal["auto"], _checked(_explain)] = Field(False, description="true, false or auto")
+    topk: Annotated[int, _checked(_integer)] = Field(5, ge=1, le=20, description="a number of predictions from 1 to 20")
     classes: Annotated[int | tuple[int | str, ...], _checked(_classes)] = Field(
         1,
         description=f"top:N with N from 1 to {MOST_CLASSES}, or at most {MOST_CLASSES} class indices or labels",
@@ -146,15 +142,11 @@ class Options(BaseModel):
     contrast: Annotated[int | str | None, _checked(_contrast)] = Field(
         None, description="a class index, a label or runner_up"
     )
-    polarity: Annotated[Polarity, _checked(_word)] = Field(
-        "positive", description="positive, negative or both"
-    )
+    polarity: Annotated[Polarity, _checked(_word)] = Field("positive", description="positive, negative or both")
     channels: Annotated[Literal[0], _checked(_integer)] = Field(
         0, description="0 (maps of single channels are not available in this version)"
     )
-    maps: Annotated[tuple[str, ...], _checked(_maps)] = Field(
-        ("overlay",), description=f"any of {', '.join(MAPS)}"
-    )
+    maps: Annotated[tuple[str, ...], _checked(_maps)] = Field(("overlay",), description=f"any of {', '.join(MAPS)}")
     colormap: Annotated[str, _checked(_colormap)] = Field("jet", description=f"one of {', '.join(COLORMAPS)}")
     opacity: Annotated[float, _checked(_number)] = Field(0.4, ge=0, le=1, description="a number from 0 to 1")
     image_format: Annotated[Literal["jpeg", "png", "webp"], _checked(_word)] = Field(
@@ -184,9 +176,7 @@ def parse(values: Mapping[str, Any]) -> Options:
         name = str(fault["loc"][0])
         known = Options.model_fields
         if name not in known:
-            raise InvalidOption(
-                f"Unknown option {quoted(name)}; expected one of {', '.join(known)}."
-            ) from None
+            raise InvalidOption(f"Unknown option {quoted(name)}; expected one of {', '.join(known)}.") from None
         raise InvalidOption(
             f"Option '{name}': expected {known[name].description}, got {quoted(values[name])}."
         ) from None

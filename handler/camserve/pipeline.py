@@ -99,9 +99,7 @@ class Pipeline:
         device = choose_device(settings, gpu)
         network = load_network(settings, folder, len(labels), device)
         noise = torch.Generator().manual_seed(0)
-        probe = torch.randn(max(BATCHES), 3, preprocessing.crop, preprocessing.crop, generator=noise).to(
-            device
-        )
+        probe = torch.randn(max(BATCHES), 3, preprocessing.crop, preprocessing.crop, generator=noise).to(device)
         layout = tokens(settings.architecture)
         engine = prove(network, probe, len(labels), settings.layer, layout)
         card = Card(name, version, settings.architecture, labels.names)
@@ -111,12 +109,7 @@ class Pipeline:
         """One answer a row, in order. A row that fails is answered with its own error."""
         arrival = time.time()
         calls = [_attempt(self._read, row) for row in rows]
-        asks = [
-            (ask, _queue_wait(call.row, arrival))
-            for call in calls
-            if isinstance(call, Call)
-            for ask in call.asks
-        ]
+        asks = [(ask, _queue_wait(call.row, arrival)) for call in calls if isinstance(call, Call) for ask in call.asks]
         jobs = self._each(self._prepare, asks)
         judged = self._judge([job for job in jobs if isinstance(job, _Job)])
         outcomes = self._each(self._draw, _paired(jobs, judged))
@@ -185,13 +178,9 @@ class Pipeline:
             scores = trace.logits.detach().float()
             logits, chances = scores.cpu().numpy(), scores.softmax(1).cpu().numpy()
         rule = self.settings.explain_when
-        reasons = [
-            trigger(job.options.explain, rule, chance) for job, chance in zip(jobs, chances, strict=True)
-        ]
+        reasons = [trigger(job.options.explain, rule, chance) for job, chance in zip(jobs, chances, strict=True)]
         with clock.stage("explain"):
-            maps = self.engine.maps(
-                trace, [job.task if why else None for job, why in zip(jobs, reasons, strict=True)]
-            )
+            maps = self.engine.maps(trace, [job.task if why else None for job, why in zip(jobs, reasons, strict=True)])
         return [
             Verdict(*row) if np.isfinite(row[0]).all() else _not_finite()
             for row in zip(logits, chances, reasons, map(tuple, maps), strict=True)
@@ -215,9 +204,7 @@ class Pipeline:
         exact = self.engine.is_exact(job.task.method, job.task.layer)
         return Outcome(job.options, job.task, job.prepared, verdict, drawings, exact, job.clock.milliseconds)
 
-    def _respond(
-        self, call: Call | RequestError, finished: Iterator[Outcome | RequestError], batch: int
-    ) -> Answer:
+    def _respond(self, call: Call | RequestError, finished: Iterator[Outcome | RequestError], batch: int) -> Answer:
         """The answer of one row from the outcomes of its pictures."""
         if isinstance(call, RequestError):
             return response.error(call)

@@ -84,21 +84,15 @@ def read(row: Row, max_instances: int) -> Call:
 def _query(row: Row) -> dict[str, Any]:
     """The query as the gateway hands it on; a name given twice is refused."""
     try:
-        pairs = parse_qsl(
-            row.headers.get(_QUERY, ""), keep_blank_values=True, errors="strict", max_num_fields=100
-        )
+        pairs = parse_qsl(row.headers.get(_QUERY, ""), keep_blank_values=True, errors="strict", max_num_fields=100)
     except (ValueError, UnicodeDecodeError):
-        raise InvalidRequest(
-            "The query is not valid: expected name=value pairs, percent-encoded UTF-8."
-        ) from None
+        raise InvalidRequest("The query is not valid: expected name=value pairs, percent-encoded UTF-8.") from None
     found: dict[str, Any] = {}
     for name, value in pairs:
         if name in found:
             raise InvalidOption(f"Option {quoted(name)} is given twice in the query; give it once.")
         if name in _IMAGE_FIELDS:
-            raise InvalidOption(
-                f"The picture cannot travel in the query ({quoted(name)}); send it as the body."
-            )
+            raise InvalidOption(f"The picture cannot travel in the query ({quoted(name)}); send it as the body.")
         found[name] = value
     found.pop(_IGNORED, None)
     return found
@@ -158,15 +152,11 @@ def _body(row: Row) -> bytes | dict[str, Any] | None:
     return value
 
 
-def _kserve(
-    row: Row, body: dict[str, Any], query: Mapping[str, Any], headers: Mapping[str, Any], most: int
-) -> Call:
+def _kserve(row: Row, body: dict[str, Any], query: Mapping[str, Any], headers: Mapping[str, Any], most: int) -> Call:
     """A KServe V1 request: {"instances": [{"b64": ..., options}], "parameters": {options}}."""
     instances, parameters = body.pop("instances"), body.pop("parameters", {})
     if body:
-        raise InvalidRequest(
-            f"Expected only 'instances' and 'parameters', got {quoted(next(iter(body)))} too."
-        )
+        raise InvalidRequest(f"Expected only 'instances' and 'parameters', got {quoted(next(iter(body)))} too.")
     if not isinstance(parameters, dict):
         raise InvalidRequest(f"Expected 'parameters' to be an object of options, got {quoted(parameters)}.")
     if not isinstance(instances, list) or not 1 <= len(instances) <= most:
@@ -209,9 +199,7 @@ def _missing(row: Row) -> RequestError:
             "A form-encoded body loses the picture: send it with the header 'Content-Type: "
             "application/octet-stream', with curl -T FILE, or through the gateway."
         )
-    return MissingImage(
-        "No picture: send an image file as the body, as the form field 'data', or as base64 in JSON."
-    )
+    return MissingImage("No picture: send an image file as the body, as the form field 'data', or as base64 in JSON.")
 
 
 def _wants_description(row: Row) -> bool:
@@ -235,6 +223,4 @@ def _one_overlay(options: Options) -> None:
     if options.classes != 1 and not (isinstance(options.classes, tuple) and len(options.classes) == 1):
         raise InvalidOption("Option 'classes': a picture as the answer shows exactly one class; ask for one.")
     if "overlay" not in options.maps:
-        raise InvalidOption(
-            "Option 'maps': a picture as the answer is the overlay; leave overlay among the maps."
-        )
+        raise InvalidOption("Option 'maps': a picture as the answer is the overlay; leave overlay among the maps.")

@@ -72,9 +72,7 @@ def kserve(
     """KServe V1: predictions and explanations run parallel; 200 if any instance is good."""
     faults = [outcome for outcome in outcomes if isinstance(outcome, RequestError)]
     objects = [
-        {"error": error_object(o)}
-        if isinstance(o, RequestError)
-        else _answer(o, card, request_id, batch_size)
+        {"error": error_object(o)} if isinstance(o, RequestError) else _answer(o, card, request_id, batch_size)
         for o in outcomes
     ]
     explanations = [one.pop("explanation", None) for one in objects]
@@ -108,9 +106,7 @@ def _answer(outcome: Outcome, card: Card, request_id: str, batch_size: int) -> d
     answer = {
         "request_id": request_id,
         "batch_size": batch_size,
-        "timing_ms": {
-            stage: ms if ms is None else round(ms, _DIGITS) for stage, ms in outcome.timing.items()
-        },
+        "timing_ms": {stage: ms if ms is None else round(ms, _DIGITS) for stage, ms in outcome.timing.items()},
         "model": {"name": card.name, "version": card.version, "architecture": card.architecture},
         "image": {
             "width": prepared.width,
@@ -241,9 +237,7 @@ def _fitted(answer: dict[str, Any], limit: int) -> Answer:
         explanation, entry, name = largest
         del entry[name]
         entry["status"] = "failed"
-        entry["reason"] = (
-            f"The {name} was dropped: the answer would pass {limit} bytes. Ask for fewer or smaller ones."
-        )
+        entry["reason"] = f"The {name} was dropped: the answer would pass {limit} bytes. Ask for fewer or smaller ones."
         explanation["status"] = _overall(explanation["classes"])
         body = orjson.dumps(answer)
     return Answer(200, "OK", JSON, body, {})

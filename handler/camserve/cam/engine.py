@@ -137,9 +137,7 @@ class Engine:
         whole = torch.zeros_like(trace.captured[layer]) if gradient is None else gradient
         return self.layers[layer].spatial(whole[row : row + 1])[0]
 
-    def _class_map(
-        self, trace: Trace, task: Task, target: _Target, gradients: Mapping[_Target, Tensor]
-    ) -> ClassMap:
+    def _class_map(self, trace: Trace, task: Task, target: _Target, gradients: Mapping[_Target, Tensor]) -> ClassMap:
         """One signed map from the row's activations and the score's gradient."""
         if target.contrast == target.class_id:
             return ClassMap(

@@ -76,9 +76,7 @@ def _logits(network: nn.Module, probe: Tensor, classes: int) -> None:
     if not torch.isfinite(first).all():
         raise SetupError("The network's logits are not finite on a probe of noise: check its weights.")
     if not torch.equal(first, second):
-        raise SetupError(
-            "The network gives other logits for the same input: remove what is random in its forward."
-        )
+        raise SetupError("The network gives other logits for the same input: remove what is random in its forward.")
 
 
 def _named(layers: dict[str, Layer], name: str) -> Layer:
@@ -97,11 +95,7 @@ def _same_logits(network: nn.Module, layer: Layer, probe: Tensor) -> None:
     for graph in (False, True):
         with capture([layer], graph):
             hooked = network(probe).detach()
-        same = (
-            torch.equal(plain, hooked)
-            if plain.device.type == "cpu"
-            else torch.allclose(plain, hooked, 1e-5, 1e-5)
-        )
+        same = torch.equal(plain, hooked) if plain.device.type == "cpu" else torch.allclose(plain, hooked, 1e-5, 1e-5)
         if not same:
             off = (plain - hooked).abs().max().item()
             raise SetupError(

@@ -170,7 +170,5 @@ def _own(architecture: str, folder: Path) -> nn.Module:
     spec.loader.exec_module(module)
     network = getattr(module, name, None)
     if not (isinstance(network, type) and issubclass(network, nn.Module)):
-        raise SetupError(
-            f"Expected a torch.nn.Module named {name!r} in {file}, found {type(network).__name__}."
-        )
+        raise SetupError(f"Expected a torch.nn.Module named {name!r} in {file}, found {type(network).__name__}.")
     return network()

@@ -30,15 +30,11 @@ class Labels:
         """
         if isinstance(selector, int):
             if not 0 <= selector < len(self):
-                raise InvalidOption(
-                    f"Expected a class index from 0 to {len(self) - 1}, got {quoted(selector)}."
-                )
+                raise InvalidOption(f"Expected a class index from 0 to {len(self) - 1}, got {quoted(selector)}.")
             return selector
         ids = self._ids.get(selector.strip().casefold(), [])
         if len(ids) > 1:
-            raise InvalidOption(
-                f"Several classes are named {quoted(selector)}: choose one of the ids {ids[:_MANY]}."
-            )
+            raise InvalidOption(f"Several classes are named {quoted(selector)}: choose one of the ids {ids[:_MANY]}.")
         if not ids:
             raise InvalidOption(
                 f"No class is named {quoted(selector)}; a GET of the model lists its {len(self)} classes."

@@ -44,9 +44,7 @@ def state_dict(path: Path) -> Mapping[str, Tensor]:
             "files that would run code when loaded are refused."
         ) from error
     if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise SetupError(
-            f"{path.name} must hold tensors by name (a state dict), not {type(loaded).__name__}."
-        )
+        raise SetupError(f"{path.name} must hold tensors by name (a state dict), not {type(loaded).__name__}.")
     return loaded
 
 

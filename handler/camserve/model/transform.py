@@ -33,9 +33,7 @@ def to_input(views: Sequence[Bytes], preprocessing: Preprocessing, device: torch
     """N views as a normalised float32 tensor, N x 3 x S x S, on the device."""
     pixels = torch.from_numpy(np.stack(views)).to(device)
     scaled = pixels.permute(0, 3, 1, 2).contiguous().to(torch.float32).div_(255)
-    mean, std = (
-        torch.tensor(c, device=device).view(3, 1, 1) for c in (preprocessing.mean, preprocessing.std)
-    )
+    mean, std = (torch.tensor(c, device=device).view(3, 1, 1) for c in (preprocessing.mean, preprocessing.std))
     return scaled.sub_(mean).div_(std)
 
 

@@ -24,9 +24,7 @@ def _overlay(shown: Floats, options: Options, prepared: Prepared, max_bytes: int
     assert prepared.canvas is not None
     both = options.polarity == "both"
     with clock.stage("render"):
-        blended = overlay(
-            prepared.canvas, _canvas_box(prepared), shown, both, options.colormap, options.opacity
-        )
+        blended = overlay(prepared.canvas, _canvas_box(prepared), shown, both, options.colormap, options.opacity)
     with clock.stage("encode"):
         return encode(blended, options.image_format, max_bytes)
 
