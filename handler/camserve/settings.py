@@ -19,6 +19,18 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """A section from a JSON object.
+
+        Raises:
+            SetupError: it is no such object; names the key, the value and what is wrong.
+        """
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            raise SetupError(_sentence(error)) from error
+
 
 class Preprocessing(Section):
     """How a picture becomes the network's input: resize, centre crop, scale to [0, 1], normalise."""
@@ -117,13 +129,7 @@ class Settings(Section):
 def _from_text(name: str, text: str) -> Any:
     """A variable's text as a value; sections are written as JSON."""
     sections: dict[str, type[Section]] = {"preprocessing": Preprocessing, "explain_when": ExplainWhen}
-    section = sections.get(name)
-    if section is None:
-        return text
-    try:
-        return section.model_validate_json(text)
-    except ValidationError as error:
-        raise SetupError(f"CAMSERVE_{name.upper()}: {_sentence(error)}") from error
+    return sections[name].from_json(text) if name in sections else text
 
 
 def _sentence(error: ValidationError) -> str:

@@ -1,0 +1,53 @@
+# Every command there is. `make help` prints this list.
+
+PYTHON ?= python3
+BIN := .venv/bin
+STRICT ?= 0
+
+.DEFAULT_GOAL := help
+.PHONY: help install serve start stop archive test lint format clean
+
+help: ## Print this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+install: .venv/installed ## Create the virtual environment and install everything from PyPI
+
+.venv/installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { \
+		echo "camserve: Python 3.11 is needed and this is $$($(PYTHON) -V 2>&1); name one: make PYTHON=python3.11"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+		echo "camserve: this Python has no venv module; on Debian: apt-get install python3-venv"; exit 1; }
+	$(PYTHON) -m venv .venv
+	@echo "Installing from PyPI: some 5 GB with CUDA, a few minutes ..."
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+archive: model_store/classifier.mar ## Build model_store/classifier.mar, the embedded default model
+
+model_store/classifier.mar: .venv/installed config/model-config.yaml $(shell find handler -name '*.py' -o -name '*.json')
+	$(BIN)/camserve archive
+
+serve: archive ## Run TorchServe and the gateway on port 8080 until Ctrl-C
+	@$(BIN)/camserve serve
+
+start: archive ## The same in the background
+	@$(BIN)/camserve start
+
+stop: ## Stop what `make start` began
+	@$(BIN)/camserve stop
+
+test: .venv/installed ## Run all tests; STRICT=1 makes a skipped test a failure
+	CAMSERVE_STRICT=$(STRICT) $(BIN)/python -m pytest
+
+lint: .venv/installed ## Style, types and import contracts
+	$(BIN)/ruff format --check handler tests
+	$(BIN)/ruff check handler tests
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: .venv/installed ## Put the code into its standard form
+	$(BIN)/ruff format handler tests
+	$(BIN)/ruff check --fix handler tests
+
+clean: stop ## Remove what was built, but not the virtual environment
+	rm -rf model_store/*.mar .camserve overlay.jpg .mypy_cache .ruff_cache .pytest_cache
