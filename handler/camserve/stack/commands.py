@@ -1,0 +1,158 @@
+"""What the command line offers: serve in the foreground, start in the background, stop."""
+
+import base64
+import http.client
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import psutil
+
+from camserve.stack import register
+from camserve.stack.errors import StackError, system_errors
+from camserve.stack.processes import DRAIN_TIMEOUT, EXIT_TIMEOUT, POLL, READY_TIMEOUT, Stack
+
+FIRST_ANSWER = 30.0  # seconds; the gateway gives up then
+PROGRESS_LINE = 5.0  # seconds between two lines where a line cannot be rewritten
+
+
+def serve(stack: Stack, picture: Path, overlay: Path, timeout: float = READY_TIMEOUT) -> None:
+    """Runs until Ctrl-C or SIGTERM; once ready, explains the picture and writes the overlay (a JPEG).
+
+    Raises StackError.
+    """
+    with suppress(KeyboardInterrupt), _interrupting(stack), stack:
+        stack.wait_ready(timeout, progress_printer())
+        answer = first_request(stack, picture)
+        with system_errors():
+            overlay.write_bytes(base64.b64decode(answer["explanation"]["classes"][0]["overlay"]["data"]))
+        print(f"\n{summary(stack, answer, picture, overlay)}", flush=True)
+        with _flag(_ready_file(stack.state)):
+            stack.watch()
+
+
+def start(command: Sequence[str], state: Path, timeout: float = READY_TIMEOUT) -> None:
+    """Runs `command`, which has to call `serve` with this state folder, in the background until it is ready.
+
+    What it says is shown. Raises StackError when it ends before, or is not ready after `timeout` seconds.
+    """
+    state.mkdir(parents=True, exist_ok=True)
+    _ready_file(state).unlink(missing_ok=True)
+    console = state / "serve.log"
+    with console.open("wb") as output:
+        child = subprocess.Popen(  # noqa: S603  # our own command
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    try:
+        _follow(child, console, _ready_file(state), time.monotonic() + timeout)
+    except BaseException:
+        child.terminate()
+        child.wait()
+        raise
+
+
+def stop(state: Path) -> bool:
+    """Ends what `serve` or `start` began with this state folder; False if nothing runs."""
+    processes = register.read(state)
+    started = register.descendants([process.pid for process in processes])
+    for process in processes[:1]:
+        process.terminate()
+        psutil.wait_procs([process], timeout=DRAIN_TIMEOUT + 2 * EXIT_TIMEOUT)
+    # Something is left only when the serving process was killed, or hangs.
+    register.kill([*processes, *started])
+    register.forget(state)
+    return bool(processes)
+
+
+def first_request(stack: Stack, picture: Path) -> dict[str, Any]:
+    """The answer for the picture, explanation included. Raises StackError with the message of any error."""
+    connection = http.client.HTTPConnection("127.0.0.1", stack.ports.gateway, timeout=FIRST_ANSWER)
+    try:
+        connection.request("POST", f"/predictions/{stack.model}?explain=true", picture.read_bytes())
+        response = connection.getresponse()
+        answer: dict[str, Any] = json.loads(response.read())
+    except (OSError, http.client.HTTPException, json.JSONDecodeError) as error:
+        raise StackError(f"The first request, with {picture}, got no answer: {error}.") from error
+    finally:
+        connection.close()
+    if response.status != 200:
+        raise StackError(f"The first request, with {picture}, was answered {response.status}: {answer['message']}")
+    return answer
+
+
+def summary(stack: Stack, answer: dict[str, Any], picture: Path, overlay: Path) -> str:
+    """The predictions as a table, where the overlay lies, and what to try next."""
+    rows = [f"  {each['probability']:7.1%}  {each['class_id']:5}  {each['label']}" for each in answer["predictions"]]
+    url = f"{stack.url}/predictions/{stack.model}?explain=true"
+    return "\n".join(
+        [
+            f"Ready at {stack.url}. The first request, {picture}:",
+            *rows,
+            f"What it looked at: {overlay}",
+            f"Next: curl --data-binary @{picture} '{url}'",
+        ]
+    )
+
+
+def progress_printer() -> Callable[[float], None]:
+    """Says how long it has taken: in one line on a terminal, elsewhere in a new line every few seconds."""
+    shown = -PROGRESS_LINE
+
+    def show(seconds: float) -> None:
+        nonlocal shown
+        if sys.stdout.isatty():
+            print(f"\rWaiting for the model: {seconds:.0f} s ", end="", flush=True)
+        elif seconds >= shown + PROGRESS_LINE:
+            shown = seconds
+            print(f"Waiting for the model: {seconds:.0f} s", flush=True)
+
+    return show
+
+
+@contextmanager
+def _interrupting(stack: Stack) -> Iterator[None]:
+    """SIGINT and SIGTERM end the waiting, and nothing else: a second one does not cut the stopping short."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        stack.interrupt()
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _flag(file: Path) -> Iterator[None]:
+    file.touch()
+    try:
+        yield
+    finally:
+        file.unlink(missing_ok=True)
+
+
+def _ready_file(state: Path) -> Path:
+    return state / "ready"
+
+
+def _follow(child: subprocess.Popen[bytes], console: Path, ready: Path, deadline: float) -> None:
+    """Shows what the child writes until it is ready."""
+    with console.open(errors="replace") as lines:
+        while not ready.exists():
+            ended = child.poll() is not None
+            print(lines.read(), end="", flush=True)
+            if ended:
+                raise StackError(f"It ended before it was ready, with status {child.returncode}; see {console}.")
+            if time.monotonic() > deadline:
+                raise StackError(f"It was not ready in time; see {console}.")
+            time.sleep(POLL)
+        print(lines.read(), end="", flush=True)

@@ -1,0 +1,243 @@
+"""The two processes and everything they start.
+
+Both are children in sessions of their own, so Ctrl-C reaches only this process, which then stops them in
+order: the gateway first, once its open requests are answered, because TorchServe drops what it works on.
+"""
+
+import http.client
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import psutil
+
+from camserve.stack import gateway, register, torchserve
+from camserve.stack.errors import StackError, check_archive, load_failure, system_errors
+from camserve.stack.ports import Ports
+
+POLL = 0.25  # seconds between two looks at the processes
+READY_TIMEOUT = 180.0  # seconds; from a cold disk, importing torch alone takes a minute
+READY_ANSWER = 3.0  # seconds; the gateway itself gives up after 2
+DRAIN_TIMEOUT = 10.0  # seconds for requests that are being answered
+EXIT_TIMEOUT = 10.0  # seconds from asking a process to end to killing it
+LONGEST_TEMP_DIR = 60  # characters; with a worker's socket in it, the path has to stay below 108
+
+
+class Stack:
+    """One TorchServe with one model, and the gateway in front of it.
+
+    archive_store/archive is served under the name `model`; `config` holds config.properties, log4j2.xml and
+    nginx.conf.template; logs and the list of processes go to the folder `state`. `environment` (default: this
+    process's) is what the processes see; its CAMSERVE_MAX_BODY (default 20m) and CAMSERVE_ALLOWED_ORIGIN
+    (default empty: CORS off) are the gateway's.
+
+    As a context manager it starts on entry and stops on exit.
+    """
+
+    def __init__(
+        self,
+        archive_store: Path,
+        model: str,
+        archive: str,
+        ports: Ports,
+        config: Path,
+        state: Path,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.model = model
+        self.ports = ports
+        self.state = state.resolve()
+        self.logs = self.state / "logs"
+        self._archive = archive_store.resolve() / archive
+        self._config = config.resolve()
+        self._environment = dict(os.environ if environment is None else environment)
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._private: Path | None = None
+        self._log_start = 0
+        self._interrupted = threading.Event()
+
+    @property
+    def url(self) -> str:
+        """The gateway's address, without a slash at the end."""
+        return f"http://127.0.0.1:{self.ports.gateway}"
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Starts both processes and returns at once. Raises StackError, leaving nothing behind."""
+        check_archive(self._archive)
+        self.ports.check_free()
+        try:
+            with system_errors():
+                self._start(self._prepare())
+        except BaseException:
+            self.stop()
+            raise
+
+    def wait_ready(
+        self, timeout: float = READY_TIMEOUT, on_progress: Callable[[float], None] = lambda seconds: None
+    ) -> None:
+        """Returns when a worker answers through the gateway; on_progress gets the seconds waited so far.
+
+        Raises StackError when the model refuses to load, a process ends, or `timeout` seconds have passed,
+        and KeyboardInterrupt after `interrupt`.
+        """
+        began = time.monotonic()
+        while not self._is_ready():
+            self._check_alive()
+            self._check_model()
+            waited = time.monotonic() - began
+            if waited > timeout:
+                raise StackError(f"The model was not ready after {timeout:.0f} seconds: see {self.logs}.")
+            on_progress(waited)
+            self._pause()
+
+    def watch(self) -> None:
+        """Blocks. Raises StackError when a process ends, and KeyboardInterrupt after `interrupt`."""
+        while True:
+            self._check_alive()
+            self._pause()
+
+    def interrupt(self) -> None:
+        """Makes `wait_ready` and `watch` raise KeyboardInterrupt; for signal handlers and other threads."""
+        self._interrupted.set()
+
+    def stop(self) -> None:
+        """Lets open requests finish, ends all processes, and removes their temporary folder."""
+        started = register.descendants([child.pid for child in self._children.values()])
+        self._end("gateway", _quit, DRAIN_TIMEOUT)
+        self._end("TorchServe", _terminate_java, EXIT_TIMEOUT)
+        register.kill(started)
+        self._children.clear()
+        if self._private:
+            shutil.rmtree(self._private, ignore_errors=True)
+            self._private = None
+            register.forget(self.state)
+
+    def _prepare(self) -> Path:
+        """The logs folder, and the private one with the gateway's configuration in it."""
+        self.logs.mkdir(parents=True, exist_ok=True)
+        self._log_start = _size(self._model_log)
+        # Private, because two TorchServes in one temporary folder take each other's sockets.
+        self._private = Path(tempfile.mkdtemp(prefix="camserve-", dir=_short_temp_dir()))
+        # nginx, started by root, works as "nobody", who has to get through here to its own folders.
+        self._private.chmod(0o711)
+        (self._private / "torchserve").mkdir(mode=0o700)
+        gateway.write_configuration(
+            self._private, self.logs, self._config / "nginx.conf.template", self._gateway_values()
+        )
+        return self._private
+
+    def _gateway_values(self) -> dict[str, str]:
+        return {
+            "CAMSERVE_GATEWAY_PORT": str(self.ports.gateway),
+            "CAMSERVE_TORCHSERVE": f"127.0.0.1:{self.ports.inference}",
+            "CAMSERVE_MODEL": self.model,
+            "CAMSERVE_MAX_BODY": self._environment.get("CAMSERVE_MAX_BODY", "20m"),
+            "CAMSERVE_ALLOWED_ORIGIN": self._environment.get("CAMSERVE_ALLOWED_ORIGIN", ""),
+        }
+
+    def _start(self, private: Path) -> None:
+        environment = torchserve.environment(self._environment, self.ports, self.logs, private / "torchserve")
+        self._spawn("TorchServe", torchserve.command(self._archive, self.model, self._config), environment)
+        self._spawn("gateway", gateway.command(private), self._environment)
+        register.write(self.state, [os.getpid(), *(child.pid for child in self._children.values())])
+
+    def _spawn(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        with self._console(name).open("wb") as console:
+            self._children[name] = subprocess.Popen(  # noqa: S603  # our own command
+                command,
+                cwd=self._private,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def _console(self, name: str) -> Path:
+        return self.logs / f"{name.lower()}_console.log"
+
+    @property
+    def _model_log(self) -> Path:
+        return self.logs / "model_log.log"
+
+    def _is_ready(self) -> bool:
+        connection = http.client.HTTPConnection("127.0.0.1", self.ports.gateway, timeout=READY_ANSWER)
+        try:
+            connection.request("GET", f"/ready/{self.model}")
+            return connection.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+    def _check_alive(self) -> None:
+        for name, child in self._children.items():
+            if child.poll() is not None:
+                console = self._console(name)
+                raise StackError(f"{name} ended: {_last_line(console)} (status {child.returncode}, see {console})")
+
+    def _check_model(self) -> None:
+        # Smaller than at the start: the log was rotated since.
+        start = self._log_start if _size(self._model_log) >= self._log_start else 0
+        with suppress(FileNotFoundError), self._model_log.open("rb") as file:
+            file.seek(start)
+            reason = load_failure(file.read().decode(errors="replace"))
+            if reason:
+                raise StackError(f"The model did not load: {reason} (see {self._model_log})")
+
+    def _pause(self) -> None:
+        if self._interrupted.wait(POLL):
+            raise KeyboardInterrupt
+
+    def _end(self, name: str, ask: Callable[[psutil.Process], None], timeout: float) -> None:
+        child = self._children.get(name)
+        if child is None:
+            return
+        with suppress(psutil.NoSuchProcess, subprocess.TimeoutExpired):
+            ask(psutil.Process(child.pid))
+            child.wait(timeout)
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+
+
+def _quit(nginx: psutil.Process) -> None:
+    """Lets nginx answer what is open; only the master, which tells its workers."""
+    nginx.send_signal(signal.SIGQUIT)
+
+
+def _terminate_java(launcher: psutil.Process) -> None:
+    """The launcher passes no signal on, but ends with its child."""
+    for process in launcher.children() or [launcher]:
+        process.terminate()
+
+
+def _short_temp_dir() -> str | None:
+    return None if len(tempfile.gettempdir()) <= LONGEST_TEMP_DIR else "/tmp"  # noqa: S108  # mkdtemp is safe there
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0
+
+
+def _last_line(file: Path) -> str:
+    lines = file.read_text(errors="replace").split("\n") if file.exists() else []
+    return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")

@@ -1,0 +1,258 @@
+"""The local processes: plain sentences when they cannot run, and nothing left behind when they stop."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import requests
+
+from camserve.stack import Ports, StackError, start, stop
+from camserve.stack.errors import load_failure
+from camserve.stack.gateway import render
+from echo_stack import build_archive, echo_stack
+
+
+@pytest.fixture(scope="module")
+def archives(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stack") / "archives"
+    build_archive(folder)
+    return folder
+
+
+def private_folders():
+    return set(Path(tempfile.gettempdir()).glob("camserve-*"))
+
+
+# Ports
+
+
+def test_free_ports_are_distinct():
+    ports = Ports.free()
+    assert (
+        len({ports.gateway, ports.inference, ports.management, ports.metrics, ports.grpc, ports.grpc_management}) == 6
+    )
+
+
+def test_ports_come_from_the_environment():
+    environment = {"CAMSERVE_GATEWAY_PORT": "9000", "CAMSERVE_GRPC_MANAGEMENT_PORT": "9001", "CAMSERVE_GRPC_PORT": ""}
+    assert Ports.from_environment(environment) == Ports(gateway=9000, grpc_management=9001)
+
+
+@pytest.mark.parametrize("value", ["0", "65536", "-1", "8080.0", "http", "²"])
+def test_a_port_that_is_no_number_is_refused(value):
+    with pytest.raises(StackError, match=r"^CAMSERVE_METRICS_PORT is .*: a port is a number from 1 to 65535\.$"):
+        Ports.from_environment({"CAMSERVE_METRICS_PORT": value})
+
+
+@pytest.mark.parametrize(("field", "variable"), [("gateway", "CAMSERVE_GATEWAY_PORT"), ("grpc", "CAMSERVE_GRPC_PORT")])
+def test_a_port_in_use_is_named_with_the_variable_that_changes_it(field, variable):
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        number = listening.getsockname()[1]
+        ports = Ports(**{**vars(Ports.free()), field: number})
+        with pytest.raises(StackError, match=rf"^Port {number} is in use: .* set {variable} to another port\.$"):
+            ports.check_free()
+
+
+# What keeps it from starting
+
+
+def test_a_missing_archive_is_one_sentence(tmp_path):
+    with pytest.raises(
+        StackError, match=r"^There is no model archive .*/echo\.mar: build it with `camserve archive`\.$"
+    ):
+        echo_stack(tmp_path, tmp_path / "state").start()
+
+
+def test_half_an_archive_is_one_sentence(tmp_path, archives):
+    whole = (archives / "echo.mar").read_bytes()
+    (tmp_path / "echo.mar").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(StackError, match="is not a model archive, or only a part of one"):
+        echo_stack(tmp_path, tmp_path / "state").start()
+
+
+def test_a_disk_that_takes_nothing_is_one_sentence_and_leaves_nothing(archives, tmp_path):
+    (tmp_path / "state").write_text("a file where the folder should be")
+    before = private_folders()
+    with pytest.raises(StackError, match=r"^The processes could not be started: Not a directory \(.*state/logs\)\.$"):
+        echo_stack(archives, tmp_path / "state").start()
+    assert private_folders() == before
+
+
+def test_a_template_with_an_unknown_value_is_refused():
+    with pytest.raises(StackError, match="CAMSERVE_NEW, which nothing sets"):
+        render("listen ${CAMSERVE_NEW};", {})
+
+
+def test_values_are_filled_in_as_they_stand():
+    assert render(r"a ${CAMSERVE_A} $uri", {"CAMSERVE_A": r"\1 $uri"}) == r"a \1 $uri $uri"
+
+
+# Why a model did not load
+
+
+def log(*messages):
+    return "\n".join(f"2026-01-01T00:00:00,000 [INFO ] W-9000-m_1.0-stdout MODEL_LOG - {each}" for each in messages)
+
+
+@pytest.mark.parametrize(
+    ("messages", "reason"),
+    [
+        (["Torch worker started."], None),
+        (["camserve: the layer is not spatial.", "Traceback"], "the layer is not spatial."),
+        (["Handling ValueError", "ValueError: a warning of a model that loads"], None),
+        (["Backend worker process died.", "Traceback (most recent call last):"], None),
+        (
+            ["Backend worker process died.", "ModuleNotFoundError: No module named 'a'", "ModuleNotFoundError: 'ts.b'"],
+            "ModuleNotFoundError: No module named 'a'",
+        ),
+    ],
+)
+def test_the_reason_stands_in_the_log(messages, reason):
+    assert load_failure(log(*messages)) == reason
+
+
+# The processes
+
+
+@pytest.mark.live
+def test_a_refusal_of_the_handler_is_passed_on(archives, tmp_path):
+    stack = echo_stack(archives, tmp_path / "state", ECHO_REFUSAL="camserve: the labels do not fit the head.")
+    with stack, pytest.raises(StackError, match=r"^The model did not load: the labels do not fit the head\. \(see "):
+        stack.wait_ready(60)
+
+
+@pytest.mark.live
+def test_a_handler_that_cannot_be_imported_names_the_cause(archives, tmp_path):
+    stack = echo_stack(archives, tmp_path / "state", ECHO_BROKEN="1")
+    with stack, pytest.raises(StackError, match="No module named 'no_such_module_anywhere'"):
+        stack.wait_ready(60)
+
+
+@pytest.mark.live
+def test_an_old_refusal_in_the_log_does_not_count(archives, tmp_path):
+    stack = echo_stack(archives, tmp_path / "state")
+    stack.logs.mkdir(parents=True)
+    (stack.logs / "model_log.log").write_text(log("camserve: yesterday's refusal.") + "\n")
+    with stack:
+        stack.wait_ready(60)
+
+
+@pytest.mark.live
+def test_stop_leaves_no_process_and_no_folder(archives, tmp_path):
+    before = private_folders()
+    seen = []
+    with echo_stack(archives, tmp_path / "state with 'blanks'") as stack:
+        stack.wait_ready(60, seen.append)
+        started = psutil.Process().children(recursive=True)
+        assert {"java", "nginx"} <= {process.name() for process in started}
+        assert len(private_folders() - before) == 1
+    assert seen == sorted(seen)
+    assert seen
+    assert not [process for process in started if process.is_running()]
+    assert private_folders() == before
+    stack.ports.check_free()
+
+
+@pytest.mark.live
+def test_a_request_that_is_being_answered_is_answered_before_the_end(archives, tmp_path):
+    answers = []
+    with echo_stack(archives, tmp_path / "state") as stack:
+        stack.wait_ready(60)
+
+        def ask():
+            answers.append(requests.post(f"{stack.url}/predictions/echo", data='{"wish": 1, "sleep": 2}', timeout=9))
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        time.sleep(0.5)
+    asking.join()
+    assert answers[0].status_code == 200
+
+
+@pytest.mark.live
+def test_a_process_that_ends_is_noticed(archives, tmp_path):
+    with echo_stack(archives, tmp_path / "state") as stack:
+        stack.wait_ready(60)
+        for process in psutil.Process().children(recursive=True):
+            if process.name() == "java":
+                process.kill()
+        with pytest.raises(StackError, match=r"^TorchServe ended: "):
+            stack.watch()
+
+
+# The process that `start` begins is meant to outlive whoever began it.
+outlives = pytest.mark.filterwarnings(
+    "ignore:Exception ignored in. <function Popen:pytest.PytestUnraisableExceptionWarning"
+)
+
+SERVE = """
+import sys
+from pathlib import Path
+from echo_stack import echo_stack
+from camserve.stack import commands, serve, StackError
+answer = {"predictions": [{"class_id": 281, "label": "tabby", "probability": 0.62}],
+          "explanation": {"classes": [{"overlay": {"data": "anBlZw=="}}]}}
+commands.first_request = lambda stack, picture: answer
+folder = Path(sys.argv[1])
+try:
+    serve(echo_stack(Path(sys.argv[2]), folder / "state"), folder / "cat.jpg", folder / "overlay.jpg", 60)
+except StackError as error:
+    sys.exit(str(error))
+"""
+
+
+@pytest.fixture
+def serve_command(tmp_path, archives, monkeypatch):
+    here = Path(__file__).parent
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(here), str(here.parent / "handler")]))
+    return [sys.executable, "-c", SERVE, str(tmp_path), str(archives)]
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("when", ["starting", "ready"])
+def test_a_signal_stops_everything(serve_command, tmp_path, number, when):
+    with subprocess.Popen(serve_command, stdout=subprocess.PIPE, text=True, start_new_session=True) as child:
+        awaited = {"starting": "Waiting for the model", "ready": "Next: curl"}[when]
+        said = next(line for line in child.stdout if awaited in line)
+        assert said
+        started = psutil.Process(child.pid).children(recursive=True)
+        assert started
+        child.send_signal(number)
+        child.send_signal(number)
+        assert child.wait(30) == 0
+    assert not [process for process in started if process.is_running()]
+    assert (tmp_path / "overlay.jpg").exists() == (when == "ready")
+
+
+@pytest.mark.live
+@outlives
+def test_start_returns_when_ready_and_stop_ends_it(serve_command, tmp_path, capfd):
+    start(serve_command, tmp_path / "state", 60)
+    assert "62.0%    281  tabby" in capfd.readouterr().out
+    assert (tmp_path / "overlay.jpg").read_bytes() == b"jpeg"
+    started = psutil.Process().children(recursive=True)
+    assert stop(tmp_path / "state")
+    psutil.wait_procs(started, timeout=5)
+    assert not [process for process in started if process.is_running()]
+    assert not stop(tmp_path / "state")
+
+
+@pytest.mark.live
+@outlives
+def test_stop_ends_what_a_killed_serve_left(serve_command, tmp_path):
+    start(serve_command, tmp_path / "state", 60)
+    started = psutil.Process().children(recursive=True)
+    serving = next(process for process in started if process.ppid() == os.getpid())
+    serving.kill()
+    serving.wait()
+    assert stop(tmp_path / "state")
+    assert not [process for process in started if process.is_running()]
