@@ -27,8 +27,13 @@ def archives(tmp_path_factory):
     return folder
 
 
-def private_folders():
-    return set(Path(tempfile.gettempdir()).glob("camserve-*"))
+@pytest.fixture(autouse=True)
+def temporary(monkeypatch):
+    """A temporary folder of this test's own, with a short name: worker sockets have to fit."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        monkeypatch.setenv("TMPDIR", folder)
+        yield Path(folder)
 
 
 # Ports
@@ -78,12 +83,11 @@ def test_half_an_archive_is_one_sentence(tmp_path, archives):
         echo_stack(tmp_path, tmp_path / "state").start()
 
 
-def test_a_disk_that_takes_nothing_is_one_sentence_and_leaves_nothing(archives, tmp_path):
+def test_a_disk_that_takes_nothing_is_one_sentence_and_leaves_nothing(archives, tmp_path, temporary):
     (tmp_path / "state").write_text("a file where the folder should be")
-    before = private_folders()
     with pytest.raises(StackError, match=r"^The processes could not be started: Not a directory \(.*state/logs\)\.$"):
         echo_stack(archives, tmp_path / "state").start()
-    assert private_folders() == before
+    assert not list(temporary.iterdir())
 
 
 def test_a_template_with_an_unknown_value_is_refused():
@@ -146,18 +150,17 @@ def test_an_old_refusal_in_the_log_does_not_count(archives, tmp_path):
 
 
 @pytest.mark.live
-def test_stop_leaves_no_process_and_no_folder(archives, tmp_path):
-    before = private_folders()
+def test_stop_leaves_no_process_and_no_folder(archives, tmp_path, temporary):
     seen = []
     with echo_stack(archives, tmp_path / "state with 'blanks'") as stack:
         stack.wait_ready(60, seen.append)
         started = psutil.Process().children(recursive=True)
         assert {"java", "nginx"} <= {process.name() for process in started}
-        assert len(private_folders() - before) == 1
+        assert len(list(temporary.iterdir())) == 1
     assert seen == sorted(seen)
     assert seen
     assert not [process for process in started if process.is_running()]
-    assert private_folders() == before
+    assert not list(temporary.iterdir())
     stack.ports.check_free()
 
 
@@ -248,7 +251,7 @@ def test_start_returns_when_ready_and_stop_ends_it(serve_command, tmp_path, capf
 
 @pytest.mark.live
 @outlives
-def test_stop_ends_what_a_killed_serve_left(serve_command, tmp_path):
+def test_stop_ends_what_a_killed_serve_left(serve_command, tmp_path, temporary):
     start(serve_command, tmp_path / "state", 60)
     started = psutil.Process().children(recursive=True)
     serving = next(process for process in started if process.ppid() == os.getpid())
@@ -256,3 +259,4 @@ def test_stop_ends_what_a_killed_serve_left(serve_command, tmp_path):
     serving.wait()
     assert stop(tmp_path / "state")
     assert not [process for process in started if process.is_running()]
+    assert not list(temporary.iterdir())

@@ -157,7 +157,7 @@ class Stack:
         environment = torchserve.environment(self._environment, self.ports, self.logs, private / "torchserve")
         self._spawn("TorchServe", torchserve.command(self._archive, self.model, self._config), environment)
         self._spawn("gateway", gateway.command(private), self._environment)
-        register.write(self.state, [os.getpid(), *(child.pid for child in self._children.values())])
+        register.write(self.state, private, [os.getpid(), *(child.pid for child in self._children.values())])
 
     def _spawn(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
         with self._console(name).open("wb") as console:

@@ -1,31 +1,34 @@
-"""Which processes belong to a stack: found, written down in its state folder, ended."""
+"""What belongs to a stack, processes and a temporary folder: written down in its state folder, found, ended."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 KILL_TIMEOUT = 5.0  # seconds until a killed process is gone
 
 
-def write(state: Path, pids: Sequence[int]) -> None:
+def write(state: Path, folder: Path, pids: Sequence[int]) -> None:
     """Notes the serving process, then its children, each with its start time: numbers are used again."""
-    _file(state).write_text(json.dumps([[pid, psutil.Process(pid).create_time()] for pid in pids]))
+    processes = [[pid, psutil.Process(pid).create_time()] for pid in pids]
+    _file(state).write_text(json.dumps({"folder": str(folder), "processes": processes}))
 
 
 def read(state: Path) -> list[psutil.Process]:
     """Those noted that still run, in the same order."""
-    try:
-        entries = json.loads(_file(state).read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
-        return []
-    return [process for pid, started in entries if (process := _find(pid, started))]
+    processes = _noted(state).get("processes", [])
+    return [process for pid, started in processes if (process := _find(pid, started))]
 
 
 def forget(state: Path) -> None:
-    """Removes the note."""
+    """Removes the temporary folder and the note."""
+    folder = _noted(state).get("folder")
+    if folder:
+        shutil.rmtree(folder, ignore_errors=True)
     _file(state).unlink(missing_ok=True)
 
 
@@ -48,6 +51,14 @@ def kill(processes: Sequence[psutil.Process]) -> None:
 
 def _file(state: Path) -> Path:
     return state / "processes.json"
+
+
+def _noted(state: Path) -> dict[str, Any]:
+    try:
+        noted: dict[str, Any] = json.loads(_file(state).read_text())
+    except (OSError, json.JSONDecodeError):
+        return {}  # nothing was started, or its start was cut short
+    return noted
 
 
 def _find(pid: int, started: float) -> psutil.Process | None:
