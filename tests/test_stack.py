@@ -28,8 +28,9 @@ def archives(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def temporary(monkeypatch):
+def temporary(monkeypatch, tmp_path_factory):
     """A temporary folder of this test's own, with a short name: worker sockets have to fit."""
+    tmp_path_factory.getbasetemp()  # pytest's own stays where it is
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         monkeypatch.setattr(tempfile, "tempdir", folder)
         monkeypatch.setenv("TMPDIR", folder)
