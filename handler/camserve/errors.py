@@ -80,5 +80,8 @@ class SetupError(CamserveError):
 
 def quoted(value: object, limit: int = 60) -> str:
     """A client's value for an error text: printable ASCII, at most `limit` characters."""
-    text = ascii(value)
+    try:
+        text = ascii(value[:limit] if isinstance(value, str | bytes) else value)
+    except RecursionError:
+        text = f"a {type(value).__name__} that is nested too deeply"
     return text if len(text) <= limit else f"{text[: limit - 3]}..."

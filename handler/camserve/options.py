@@ -47,6 +47,8 @@ def _integer(value: Any) -> int:
 def _number(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError
+    if isinstance(value, str) and ("_" in value or not value.isascii()):  # float() reads 0_5 and other scripts
+        raise ValueError
     number = float(value)
     if not math.isfinite(number):
         raise ValueError
@@ -169,14 +171,14 @@ def parse(values: Mapping[str, Any]) -> Options:
     Raises:
         InvalidOption: names the option, what is allowed and what came.
     """
+    known = Options.model_fields
+    for name in values:
+        if name not in known:
+            raise InvalidOption(f"Unknown option {quoted(name)}; expected one of {', '.join(known)}.")
     try:
         return Options.model_validate(values)
     except ValidationError as error:
-        fault = error.errors()[0]
-        name = str(fault["loc"][0])
-        known = Options.model_fields
-        if name not in known:
-            raise InvalidOption(f"Unknown option {quoted(name)}; expected one of {', '.join(known)}.") from None
+        name = str(error.errors()[0]["loc"][0])
         raise InvalidOption(
             f"Option '{name}': expected {known[name].description}, got {quoted(values[name])}."
         ) from None

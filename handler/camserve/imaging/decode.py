@@ -6,7 +6,7 @@ import io
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from camserve.errors import RequestError, TooLarge, Undecodable
 from camserve.imaging.formats import recognise
@@ -125,4 +125,7 @@ def _rgb(source: Image.Image) -> Image.Image:
 
 
 def _undecodable(format: str, error: Exception) -> Undecodable:
-    return Undecodable(f"The {format} picture is broken or cut short: {ascii(str(error))[1:120]}.")
+    # Pillow's own text for an unknown header shows an address in memory.
+    unknown = isinstance(error, UnidentifiedImageError)
+    reason = "its header cannot be read" if unknown else ascii(str(error))[1:-1][:120] or type(error).__name__
+    return Undecodable(f"The {format} picture is broken or cut short: {reason}.")
