@@ -61,8 +61,9 @@ def read(row: Row, max_instances: int) -> Call:
     body = _body(row)
     if body is None and not fields.get("data") and _wants_description(row):
         return Call(row, kind="describe")
+    default = {"explain": True} if row.headers.get("explain", "").lower() == "true" else {}
     if isinstance(body, dict) and "instances" in body:
-        return _kserve(row, body, query, headers, max_instances)
+        return _kserve(row, body, default | headers, fields, query, max_instances)
     accepted = _accepted_picture(row)
     if isinstance(body, dict):
         image, fields = _encoded(body.pop("data", None), "data"), body | fields
@@ -71,7 +72,6 @@ def read(row: Row, max_instances: int) -> Call:
     if image is None:
         raise _missing(row)
     forced = {"explain": True, "image_format": accepted} if accepted else {}
-    default = {"explain": True} if row.headers.get("explain", "").lower() == "true" else {}
     options = parse(default | headers | fields | query | forced)
     if accepted:
         _one_overlay(options)
@@ -152,7 +152,14 @@ def _body(row: Row) -> bytes | dict[str, Any] | None:
     return value
 
 
-def _kserve(row: Row, body: dict[str, Any], query: Mapping[str, Any], headers: Mapping[str, Any], most: int) -> Call:
+def _kserve(
+    row: Row,
+    body: dict[str, Any],
+    headers: dict[str, Any],
+    fields: dict[str, Any],
+    query: dict[str, Any],
+    most: int,
+) -> Call:
     """A KServe V1 request: {"instances": [{"b64": ..., options}], "parameters": {options}}."""
     instances, parameters = body.pop("instances"), body.pop("parameters", {})
     if body:
@@ -162,7 +169,7 @@ def _kserve(row: Row, body: dict[str, Any], query: Mapping[str, Any], headers: M
     if not isinstance(instances, list) or not 1 <= len(instances) <= most:
         count = f"{len(instances)}" if isinstance(instances, list) else quoted(instances)
         raise InvalidRequest(f"Expected 'instances' to be a list of 1 to {most} objects, got {count}.")
-    shared = dict(headers) | parameters
+    shared = headers | parameters | fields
     asks = tuple(_instance(instance, shared, query) for instance in instances)
     return Call(row, asks, kind="kserve")
 
