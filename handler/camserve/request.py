@@ -210,14 +210,12 @@ def _missing(row: Row) -> RequestError:
 
 
 def _wants_description(row: Row) -> bool:
-    """A GET: named by the gateway, or by TorchServe's describe; without either, a request that has no body."""
-    if row.headers.get("describe", "").lower() == "true":
-        return True
-    method = row.headers.get("x-request-method")
-    if method is not None:
-        return method in ("GET", "HEAD")
-    # gRPC rows carry no headers of their own and always mean a prediction.
-    return bool(row.headers.get("host")) and not {"content-length", "transfer-encoding"} & row.headers.keys()
+    """A GET, as the gateway tells or as TorchServe's management port does.
+
+    TorchServe itself does not tell a GET from a POST without a body, so only these two are believed.
+    """
+    asked = row.headers.get("describe", "").lower() == "true"
+    return asked or row.headers.get("x-request-method") in ("GET", "HEAD")
 
 
 def _accepted_picture(row: Row) -> str | None:
