@@ -14,7 +14,8 @@ import psutil
 import pytest
 import requests
 
-from camserve.stack import Ports, StackError, start, stop
+from camserve.errors import StackError
+from camserve.stack import Ports, start, stop
 from camserve.stack.errors import load_failure
 from camserve.stack.gateway import render
 from echo_stack import build_archive, echo_stack
@@ -201,7 +202,8 @@ SERVE = """
 import sys
 from pathlib import Path
 from echo_stack import echo_stack
-from camserve.stack import commands, serve, StackError
+from camserve.errors import StackError
+from camserve.stack import commands, serve
 answer = {"predictions": [{"class_id": 281, "label": "tabby", "probability": 0.62}],
           "explanation": {"classes": [{"overlay": {"data": "anBlZw=="}}]}}
 commands.first_request = lambda stack, picture: answer

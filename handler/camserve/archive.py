@@ -55,6 +55,7 @@ def build(recipe: Recipe, store: Path) -> Path:
     Raises:
         SetupError: a part is missing, does not fit, or a gate fails.
     """
+    store.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="camserve-") as scratch:
         content = Path(scratch) / "content"
         content.mkdir()
@@ -66,12 +67,25 @@ def build(recipe: Recipe, store: Path) -> Path:
         return _pack(recipe, content, settings, store, Path(scratch))
 
 
+def check_room(folder: Path, needed: int) -> None:
+    """Check the free space first: torch and the archiver report a full disk in many unclear ways.
+
+    Raises:
+        SetupError: fewer than `needed` bytes are free.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise SetupError(f"The disk is full: {folder} has {free // 10**6} MB free and {needed // 10**6} are needed.")
+
+
 def _fill(content: Path, recipe: Recipe) -> dict[str, Any]:
     """Put weights, labels and a user's own module into `content`; returns the model-config.yaml."""
     architecture = _own_module(content, recipe.architecture)
     labels = _labels(recipe)
     (content / "labels.txt").write_text("\n".join(labels.names) + "\n", encoding="utf-8")
-    torch.save(dict(_weights(recipe, architecture, len(labels), content)), content / "weights.pt")
+    weights = _weights(recipe, architecture, len(labels), content)
+    check_room(content, 3 * sum(tensor.nbytes for tensor in weights.values()))
+    torch.save(dict(weights), content / "weights.pt")
     preprocessing = recipe.preprocessing or architectures.published_preprocessing(architecture)
     section = {
         "architecture": architecture,
@@ -126,7 +140,7 @@ def _pack(recipe: Recipe, content: Path, settings: Path, store: Path, scratch: P
     """Run the archiver; it empties a folder named like the model in TMPDIR, so it gets one of its own."""
     temporary = scratch / "tmp"
     temporary.mkdir()
-    store.mkdir(parents=True, exist_ok=True)
+    check_room(store, (content / "weights.pt").stat().st_size)
     command = [
         str(Path(sys.executable).with_name("torch-model-archiver")),
         f"--model-name={recipe.name}",

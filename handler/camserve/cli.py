@@ -1,4 +1,8 @@
-"""The command line: `camserve archive`, `serve`, `start`, `stop`. `camserve COMMAND --help` explains each."""
+"""The command line: `camserve archive`, `serve`, `start`, `stop`. `camserve COMMAND --help` explains each.
+
+Each command imports what it needs when it runs: help and mistakes are answered at once, and a module that is
+missing is told in a sentence.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from camserve.errors import CamserveError
-from camserve.stack import Ports, Stack, StackError, serve, start, stop
 
 SAMPLE = Path(__file__).resolve().parent / "page" / "samples" / "cat.jpg"
 
@@ -20,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         options.run(options)
-    except (CamserveError, StackError) as error:
+    except CamserveError as error:
         return _failed(str(error))
     except ModuleNotFoundError as error:
         return _failed(f"The Python module {error.name!r} is missing: run 'make install'.")
@@ -103,7 +106,6 @@ def _add_serving(parser: argparse.ArgumentParser, run: object) -> None:
 
 
 def _archive(options: argparse.Namespace) -> None:
-    # torch takes seconds to import, so only this command does.
     print(f"Loading {options.model} and proving that it can be explained ...", flush=True)
     import yaml
 
@@ -129,6 +131,8 @@ def _archive(options: argparse.Namespace) -> None:
 
 
 def _serve(options: argparse.Namespace) -> None:
+    from camserve.stack import Ports, Stack, serve
+
     stack = Stack(
         options.store,
         options.name,
@@ -141,6 +145,8 @@ def _serve(options: argparse.Namespace) -> None:
 
 
 def _start(options: argparse.Namespace) -> None:
+    from camserve.stack import start
+
     places = ("name", "store", "config", "state", "picture", "overlay")
     flags = [f"--{place}={getattr(options, place)}" for place in places]
     start([sys.executable, "-m", "camserve.cli", "serve", *flags], options.state)
@@ -148,6 +154,8 @@ def _start(options: argparse.Namespace) -> None:
 
 
 def _stop(options: argparse.Namespace) -> None:
+    from camserve.stack import stop
+
     print("Stopped." if stop(options.state) else "Nothing is running.")
 
 

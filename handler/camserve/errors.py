@@ -78,6 +78,10 @@ class SetupError(CamserveError):
     """The model or its settings would give wrong answers, so the worker does not start."""
 
 
+class StackError(CamserveError):
+    """One plain sentence: why the processes could not be started, did not get ready, or ended."""
+
+
 def quoted(value: object, limit: int = 60) -> str:
     """A client's value for an error text: printable ASCII, at most `limit` characters."""
     try:

@@ -4,8 +4,7 @@ Only the standard library and psutil are imported here, so that the command line
 """
 
 from camserve.stack.commands import serve, start, stop
-from camserve.stack.errors import StackError
 from camserve.stack.ports import Ports
 from camserve.stack.processes import Stack
 
-__all__ = ["Ports", "Stack", "StackError", "serve", "start", "stop"]
+__all__ = ["Ports", "Stack", "serve", "start", "stop"]

@@ -15,8 +15,9 @@ from typing import Any
 
 import psutil
 
+from camserve.errors import StackError
 from camserve.stack import register
-from camserve.stack.errors import StackError, system_errors
+from camserve.stack.errors import system_errors
 from camserve.stack.processes import DRAIN_TIMEOUT, EXIT_TIMEOUT, POLL, READY_TIMEOUT, Stack
 
 FIRST_ANSWER = 30.0  # seconds; the gateway gives up then

@@ -8,9 +8,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
-
-class StackError(Exception):
-    """One plain sentence: why the processes could not be started, did not get ready, or ended."""
+from camserve.errors import StackError
 
 
 @contextmanager

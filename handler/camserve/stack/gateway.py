@@ -8,7 +8,8 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from camserve.stack.errors import StackError, require
+from camserve.errors import StackError
+from camserve.stack.errors import require
 
 FRAME = """\
 {user}

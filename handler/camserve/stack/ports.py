@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from typing import Self
 
-from camserve.stack.errors import StackError
+from camserve.errors import StackError
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,9 @@ from typing import Self
 
 import psutil
 
+from camserve.errors import StackError
 from camserve.stack import gateway, register, torchserve
-from camserve.stack.errors import StackError, check_archive, load_failure, system_errors
+from camserve.stack.errors import check_archive, load_failure, system_errors
 from camserve.stack.ports import Ports
 
 POLL = 0.25  # seconds between two looks at the processes
