@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -89,22 +90,33 @@ class Engine:
     def maps(self, trace: Trace, tasks: Sequence[Task | None]) -> list[list[ClassMap]]:
         """The maps of each row, in the order of its classes; an empty list for None.
 
-        Never raises: a class that cannot be explained carries its failure.
+        Never raises: a class that cannot be explained carries its failure, and the others are not touched.
         """
         targets = [_targets(row, trace.logits, task) if task else [] for row, task in enumerate(tasks)]
-        closed = [bool(task and self._is_closed(task.layer)) for task in tasks]
+        open_targets = [
+            row if task and not self._is_closed(task.layer) else [] for row, task in zip(targets, tasks, strict=True)
+        ]
         try:
-            if trace.broken:
-                raise RuntimeError("the hooked forward failed")
-            gradients = self._gradients(trace, tasks, _without(targets, closed))
-            return [
-                [self._class_map(trace, task, target, gradients) for target in targets[row]] if task else []
-                for row, task in enumerate(tasks)
-            ]
+            gradients = {} if trace.broken else self._gradients(trace, tasks, open_targets)
         except Exception:
-            if not trace.broken:
-                _log.exception("camserve: the explanations of a batch failed")
-            return [[ClassMap(t.class_id, t.contrast, None, failure=FAILED) for t in row] for row in targets]
+            _log.exception("camserve: the backward of a batch failed")
+            gradients = {}
+        return [
+            [self._attempt(trace, task, target, gradients) for target in row] if task else []
+            for row, task in zip(targets, tasks, strict=True)
+        ]
+
+    def _attempt(self, trace: Trace, task: Task, target: _Target, gradients: Mapping[_Target, Tensor]) -> ClassMap:
+        """The map of one target, or its failure."""
+        if target.contrast == target.class_id:
+            return _failed(target, "The contrast is the explained class itself.")
+        if task.layer not in trace.captured or not (target in gradients or self._is_closed(task.layer)):
+            return _failed(target, FAILED)
+        try:
+            return self._class_map(trace, task, target, gradients)
+        except Exception:
+            _log.exception("camserve: an explanation failed")
+            return _failed(target, FAILED)
 
     def _is_closed(self, layer: str) -> bool:
         return self.closed_form is not None and layer == self.closed_form.layer
@@ -139,10 +151,6 @@ class Engine:
 
     def _class_map(self, trace: Trace, task: Task, target: _Target, gradients: Mapping[_Target, Tensor]) -> ClassMap:
         """One signed map from the row's activations and the score's gradient."""
-        if target.contrast == target.class_id:
-            return ClassMap(
-                target.class_id, target.contrast, None, failure="The contrast is the explained class itself."
-            )
         activations = trace.captured[task.layer][target.row : target.row + 1].detach()
         activations = self.layers[task.layer].spatial(activations)
         bias = None
@@ -169,10 +177,13 @@ def _signed_map(task: Task, activations: Tensor, gradient: Tensor) -> Tensor:
 
 
 def _finite(target: _Target, signed: Floats, bias: float | None) -> ClassMap:
-    finite = bool((signed == signed).all() and abs(signed).max() != float("inf"))
-    if not finite:
-        return ClassMap(target.class_id, target.contrast, None, failure="The map is not finite.")
+    if not np.isfinite(signed).all():
+        return _failed(target, "The map is not finite.")
     return ClassMap(target.class_id, target.contrast, signed, bias)
+
+
+def _failed(target: _Target, reason: str) -> ClassMap:
+    return ClassMap(target.class_id, target.contrast, None, failure=reason)
 
 
 def _head(closed_form: ClosedForm, target: _Target) -> tuple[Tensor, float]:
@@ -199,7 +210,3 @@ def _contrast(order: Tensor, class_id: int, task: Task) -> int | None:
     if task.contrast != "runner_up":
         return task.contrast
     return next((other for other in order[:2].tolist() if other != class_id), None)
-
-
-def _without(targets: Sequence[Sequence[_Target]], closed: Sequence[bool]) -> list[Sequence[_Target]]:
-    return [() if done else row for row, done in zip(targets, closed, strict=True)]
