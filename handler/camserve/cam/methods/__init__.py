@@ -6,13 +6,20 @@ from collections.abc import Mapping
 
 from camserve.cam.methods.base import Method
 from camserve.cam.methods.cam import CAM
+from camserve.cam.methods.eigencam import EIGENCAM, EIGENGRADCAM
 from camserve.cam.methods.gradcam import GRADCAM
+from camserve.cam.methods.gradcam_plus_plus import GRADCAM_PLUS_PLUS
 from camserve.cam.methods.hirescam import HIRESCAM
 from camserve.cam.methods.layercam import LAYERCAM
+from camserve.cam.methods.xgradcam import XGRADCAM
 
 METHODS: Mapping[str, Method] = {
     "cam": CAM,
     "gradcam": GRADCAM,
+    "gradcam++": GRADCAM_PLUS_PLUS,
     "hirescam": HIRESCAM,
+    "xgradcam": XGRADCAM,
     "layercam": LAYERCAM,
+    "eigencam": EIGENCAM,
+    "eigengradcam": EIGENGRADCAM,
 }

@@ -1,11 +1,15 @@
-"""What a CAM method is: a pure function of captured tensors, and a declaration of what it needs."""
+"""What a method is: a pure function of captured tensors, and a declaration of what it needs and takes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
+
+Needs = Literal["activations", "gradient", "closed form"]
+Parts = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,12 +19,17 @@ class Method:
     `map(activations, gradients)` takes A (P x C x h x w) and the gradient of the explained score at A
     (the same shape, or P x C x 1 x 1 where it is equal in all cells) and returns signed maps, P x h x w.
 
-    `needs_closed_form`: refused unless the layer is proven to be followed by global average pooling and a
-    linear head. `linear`: where that is proven, h·w times the map completes to the logit exactly.
+    `needs`: the activations alone; the score's gradient at the layer; or the proof that global average
+    pooling and a linear head stand right behind the layer. `linear`: where that is proven, h·w times the map
+    completes to the logit exactly. `parts`: each channel's share of the map, P x C x h x w, which sum to it;
+    None where the map is no sum over channels. `discriminative`: whether the map depends on the class.
     """
 
     title: str
     paper: str
     map: Callable[[Tensor, Tensor], Tensor]
-    needs_closed_form: bool = False
+    needs: Needs = "gradient"
     linear: bool = False
+    parts: Parts | None = None
+    polarity: bool = True
+    discriminative: bool = True

@@ -19,4 +19,9 @@ def weighted_sum(activations: Tensor, gradients: Tensor) -> Tensor:
     return torch.einsum("pc,pchw->phw", gradients.mean((2, 3)), activations)
 
 
-GRADCAM = Method("Grad-CAM", "Selvaraju et al. 2017", weighted_sum, linear=True)
+def weighted_channels(activations: Tensor, gradients: Tensor) -> Tensor:
+    """A, dy/dA to what each channel adds to the map (P x C x h x w)."""
+    return gradients.mean((2, 3), keepdim=True) * activations
+
+
+GRADCAM = Method("Grad-CAM", "Selvaraju et al. 2017", weighted_sum, linear=True, parts=weighted_channels)

@@ -13,8 +13,13 @@ from camserve.cam.methods.base import Method
 
 
 def positive_products(activations: Tensor, gradients: Tensor) -> Tensor:
+    """A, dy/dA to what each channel adds to the map (P x C x h x w)."""
+    return gradients.clamp(min=0) * activations
+
+
+def summed(activations: Tensor, gradients: Tensor) -> Tensor:
     """A, dy/dA (P x C x h x w) to maps (P x h x w)."""
-    return (gradients.clamp(min=0) * activations).sum(1)
+    return positive_products(activations, gradients).sum(1)
 
 
-LAYERCAM = Method("LayerCAM", "Jiang et al. 2021", positive_products)
+LAYERCAM = Method("LayerCAM", "Jiang et al. 2021", summed, parts=positive_products)

@@ -1,0 +1,77 @@
+"""Numbers and flags that say whether a map deserves trust. P is the positive part of a map."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from camserve.records import Floats
+from camserve.settings import FlagThresholds
+
+_RING_FROM = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """How a map's evidence is spread; a number is None where it is not defined.
+
+    positive_share = sum P / sum |map|;  entropy = -sum p ln p / ln(cells) with p = P / sum P;
+    border_share = P in the outer ring of cells / sum P, for grids of at least 5 x 5. All in [0, 1].
+    """
+
+    positive_share: float | None
+    entropy: float | None
+    border_share: float | None
+    peak_share: float | None
+    flags: tuple[str, ...]
+
+
+def assess(evidence: Floats, discriminative: bool, margin: float, thresholds: FlagThresholds) -> Quality:
+    """The quality of one map.
+
+    Args:
+        evidence: h x w; what is above zero is shown.
+        discriminative: whether the method looks at the class at all.
+        margin: between the two highest probabilities.
+        thresholds: where a number becomes a flag.
+    """
+    positive = np.maximum(evidence, 0).astype(np.float64)
+    total, whole = float(positive.sum()), float(np.abs(evidence.astype(np.float64)).sum())
+    if total <= 0:
+        share = 0.0 if whole > 0 else None
+        return Quality(share, None, None, None, _flags(None, None, None, discriminative, margin, thresholds))
+    part = positive / total
+    entropy, border, peak = _entropy(part), _border(part), float(part.max())
+    flags = _flags(entropy, border, peak, discriminative, margin, thresholds)
+    return Quality(total / whole, entropy, border, peak, flags)
+
+
+def _entropy(part: np.ndarray) -> float:
+    some = part[part > 0]
+    return float(-(some * np.log(some)).sum() / np.log(part.size)) if part.size > 1 else 0.0
+
+
+def _border(part: np.ndarray) -> float | None:
+    if min(part.shape) < _RING_FROM:
+        return None
+    return max(0.0, 1.0 - float(part[1:-1, 1:-1].sum()))
+
+
+def _flags(
+    entropy: float | None,
+    border: float | None,
+    peak: float | None,
+    discriminative: bool,
+    margin: float,
+    thresholds: FlagThresholds,
+) -> tuple[str, ...]:
+    found = {
+        "empty": peak is None,
+        "flat": entropy is not None and entropy > thresholds.flat_entropy,
+        "border_hugging": border is not None and border > thresholds.border_share,
+        "single_cell": peak is not None and peak > thresholds.single_cell_share,
+        "not_class_discriminative": not discriminative,
+        "low_margin": margin < thresholds.low_margin,
+    }
+    return tuple(name for name, raised in found.items() if raised)
