@@ -54,7 +54,7 @@ def _methods(engine: Engine) -> list[dict[str, Any]]:
 
 def _options() -> list[dict[str, Any]]:
     """Every option with its default and what is allowed."""
-    plain = Options().model_dump(mode="json")
+    plain = Options().model_dump(mode="json") | {"classes": "top:1"}  # as a client writes it
     return [
         {"name": name, "default": plain[name], "expected": field.description}
         for name, field in Options.model_fields.items()

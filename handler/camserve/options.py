@@ -90,7 +90,9 @@ def _classes(value: Any) -> int | tuple[int | str, ...]:
     return selectors
 
 
-def _contrast(value: Any) -> int | str:
+def _contrast(value: Any) -> int | str | None:
+    if value is None:
+        return None
     return "runner_up" if _word(value) == "runner_up" else _selector(value)
 
 
@@ -101,8 +103,10 @@ def _maps(value: Any) -> tuple[str, ...]:
     return names
 
 
-def _crop(value: Any) -> tuple[int, int, int, int]:
-    """`x,y,width,height` as x0, y0, x1, y1."""
+def _crop(value: Any) -> tuple[int, int, int, int] | None:
+    """`x,y,width,height` as x0, y0, x1, y1; JSON's null is no crop."""
+    if value is None:
+        return None
     x, y, width, height = (_integer(item) for item in _items(value))
     if min(x, y) < 0 or min(width, height) < 16:
         raise ValueError

@@ -100,8 +100,9 @@ class Pipeline:
         network = load_network(settings, folder, len(labels), device)
         noise = torch.Generator().manual_seed(0)
         probe = torch.randn(max(BATCHES), 3, preprocessing.crop, preprocessing.crop, generator=noise).to(device)
-        layout = tokens(settings.architecture)
-        engine = prove(network, probe, len(labels), settings.layer, layout)
+        layout = tokens(settings.architecture, network)
+        layer = settings.layer or (layout.layer if layout else None)
+        engine = prove(network, probe, len(labels), layer, layout)
         card = Card(name, version, settings.architecture, labels.names)
         return cls(settings, preprocessing, engine, labels, card, device, threads)
 
@@ -216,9 +217,8 @@ class Pipeline:
             return response.kserve(own, self.card, request_id, batch, limit)
         if isinstance(own[0], RequestError):
             return response.error(own[0])
-        if call.picture_only:
-            return response.picture(own[0]) or response.single(own[0], self.card, request_id, batch, limit)
-        return response.single(own[0], self.card, request_id, batch, limit)
+        form = response.picture if call.picture_only else response.single
+        return form(own[0], self.card, request_id, batch, limit)
 
     def _each(self, work: Callable[[_In], _Out], items: Sequence[_In]) -> list[_Out | RequestError]:
         """`work` on every item, in threads; an item that fails becomes its error."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from camserve.options import Options
 from camserve.records import Answer, Box, ClassMap, Drawing, Image, Prepared, Task, Verdict
 
 JSON = "application/json"
+STATUS = "X-Camserve-Status"
 _DIGITS = 3
 _EMPTY = 1e-12
 
@@ -57,13 +58,14 @@ def single(outcome: Outcome, card: Card, request_id: str, batch_size: int, limit
     return _fitted(_answer(outcome, card, request_id, batch_size), limit)
 
 
-def picture(outcome: Outcome) -> Answer | None:
-    """The overlay itself, or None where there is none to give."""
+def picture(outcome: Outcome, card: Card, request_id: str, batch_size: int, limit: int) -> Answer:
+    """The overlay itself; where there is none to give, the JSON with its status as a header."""
     overlay = next((drawing.overlay for drawing in outcome.drawings if drawing.overlay), None)
     if overlay is None:
-        return None
+        answer = single(outcome, card, request_id, batch_size, limit)
+        return replace(answer, headers={STATUS: "failed"})
     state = class_status(outcome.verdict.maps[0], outcome.task)
-    return Answer(200, "OK", overlay.mime, overlay.data, {"X-Camserve-Status": state})
+    return Answer(200, "OK", overlay.mime, overlay.data, {STATUS: state})
 
 
 def kserve(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,14 @@ import requests
 from PIL import Image
 
 import camserve
-from camserve.stack import Stack
+from camserve.stack import Ports, Stack
 
 PACKAGE = Path(camserve.__file__).parent
 CAT = (PACKAGE / "page" / "samples" / "cat.jpg").read_bytes()
 COFFEE = (PACKAGE / "page" / "samples" / "coffee.jpg").read_bytes()
 EGYPTIAN_CAT, TIGER_CAT, TABBY, ESPRESSO = 285, 282, 281, 967
 TIMEOUT = 60
+CONFIG = Path(__file__).parents[2] / "config"
 
 _VALIDATOR = jsonschema.Draft202012Validator(json.loads((PACKAGE / "schema.json").read_text()))
 
@@ -106,3 +108,21 @@ def grid(entry: dict[str, Any]) -> np.ndarray:
     part = entry["grid"]
     data = np.frombuffer(base64.b64decode(part["data"], validate=True), "<f4")
     return data.reshape(part["shape"]) * part["scale"]
+
+
+def serving(folder: Path, model: str) -> Stack:
+    """A stack on free ports for folder/store/MODEL.mar, ready once entered."""
+    return ReadyStack(folder / "store", model, f"{model}.mar", Ports.free(), CONFIG, folder / "state", os.environ)
+
+
+class ReadyStack(Stack):
+    """A stack that is waited for."""
+
+    def __enter__(self):
+        super().__enter__()
+        try:
+            self.wait_ready()
+        except BaseException:
+            self.stop()
+            raise
+        return self

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import CONFIG, serving
 from hostile_network import Tiny
-from service import Service
+from service import CONFIG, Service, serving
 
 pytestmark = pytest.mark.live
 

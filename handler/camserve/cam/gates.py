@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from camserve.cam.capture import capture
 from camserve.cam.engine import ClosedForm, Engine
-from camserve.cam.layers import Layer, find_default, find_layers
+from camserve.cam.layers import Layer, TokenLayout, find_default, find_layers
 from camserve.errors import SetupError
 
 BATCHES = (1, 8)
@@ -20,7 +20,9 @@ _THEN = {"identity": lambda tensor: tensor, "relu": F.relu}
 """What may stand, without a module of its own, between the layer and the pool (DenseNet's ReLU)."""
 
 
-def prove(network: nn.Module, probe: Tensor, classes: int, layer: str | None, reshape: Any = None) -> Engine:
+def prove(
+    network: nn.Module, probe: Tensor, classes: int, layer: str | None, tokens: TokenLayout | None = None
+) -> Engine:
     """An engine for the network, once everything an explanation relies on is shown to hold.
 
     Args:
@@ -28,14 +30,14 @@ def prove(network: nn.Module, probe: Tensor, classes: int, layer: str | None, re
         probe: 8 x 3 x H x W, on the same device.
         classes: how many labels there are.
         layer: the layer explained by default; None finds it.
-        reshape: token layout to N x C x h x w, or None.
+        tokens: how a network of tokens lays them out, or None.
 
     Raises:
         SetupError: a gate fails; the sentence says which and what to do.
     """
     _eval_mode(network)
     _logits(network, probe, classes)
-    layers = find_layers(network, probe[:1], reshape)
+    layers = find_layers(network, probe[:1], tokens)
     default = find_default(network, layers, probe[:1]) if layer is None else _named(layers, layer)
     for size in BATCHES:
         _same_logits(network, default, probe[:size])

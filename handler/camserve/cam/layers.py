@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,19 @@ from camserve.errors import SetupError
 
 Reshape = Callable[[Tensor], Tensor]
 """Token layout to N x C x h x w, differentiable."""
+
+
+class TokenLayout(Protocol):
+    """How a network lays out its tokens: outputs of so many `dimensions` are reshaped."""
+
+    @property
+    def reshape(self) -> Reshape:
+        """Tokens to N x C x h x w."""
+
+    @property
+    def dimensions(self) -> int:
+        """Of an output that holds tokens; convolutions yield maps whatever their dimensions."""
+
 
 _POOLING = (
     nn.MaxPool2d,
@@ -56,12 +69,12 @@ class _Sighting:
     calls: int
 
 
-def find_layers(network: nn.Module, probe: Tensor, reshape: Reshape | None) -> dict[str, Layer]:
+def find_layers(network: nn.Module, probe: Tensor, tokens: TokenLayout | None) -> dict[str, Layer]:
     """All layers with a grid of more than one cell, in the order in which the network runs them."""
     return {
         name: Layer(name, seen.module, seen.calls, maps.shape[1], (maps.shape[2], maps.shape[3]), how)
         for name, seen in _watch(network, probe).items()
-        if (found := _as_map(seen.output, reshape)) is not None
+        if (found := _as_map(seen, tokens)) is not None
         for maps, how in [found]
     }
 
@@ -118,19 +131,21 @@ def _hooks(network: nn.Module, seen: dict[str, _Sighting]) -> Iterator[None]:
             handle.remove()
 
 
-def _as_map(output: Any, reshape: Reshape | None) -> tuple[Tensor, Reshape | None] | None:
+def _as_map(seen: _Sighting, tokens: TokenLayout | None) -> tuple[Tensor, Reshape | None] | None:
     """The output as N x C x h x w with the reshape that made it so, or None where it has no grid."""
+    output = seen.output
     if not isinstance(output, Tensor):
         return None
-    how = reshape
-    if reshape is not None:
+    reshape = None
+    if tokens and output.ndim == tokens.dimensions and not isinstance(seen.module, nn.Conv2d):
+        reshape = tokens.reshape
         try:
             output = reshape(output)
-        except (RuntimeError, IndexError):
+        except RuntimeError:  # no square of patches behind a class token
             return None
     if output.ndim != 4 or output.shape[2] * output.shape[3] <= 1:
         return None
-    return output, how
+    return output, reshape
 
 
 def _has_gradient(network: nn.Module, layer: Layer, probe: Tensor) -> bool:

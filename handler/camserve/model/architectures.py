@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,9 +88,8 @@ SOURCES: Mapping[str, Source] = {
 
 def _patches(tokens: Tensor) -> Tensor:
     """N x (1 + h·w) x C with a class token first, a square grid."""
-    grid = tokens[:, 1:]
-    side = math.isqrt(grid.shape[1])
-    return grid.transpose(1, 2).reshape(len(tokens), -1, side, side)
+    side = math.isqrt(tokens.shape[1] - 1)
+    return tokens[:, 1:].transpose(1, 2).reshape(len(tokens), -1, side, side)
 
 
 def _channels_last(maps: Tensor) -> Tensor:
@@ -100,25 +99,35 @@ def _channels_last(maps: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """Where a network of tokens is explained: the default layer, and how its tokens become a map."""
+    """Where a network of tokens is explained: the default layer, and how its tokens become a map.
+
+    `{last}` in the layer's name stands for the last child of the module before it.
+    """
 
     layer: str
     reshape: Reshape
+    dimensions: int
+    """Of the token layout; outputs with another number are left as they are."""
 
 
 TOKENS: Mapping[str, Tokens] = {
     # A ViT block's output has no gradient on its patches, only on the class token: use the norm before it.
-    "torchvision/vit_": Tokens("encoder.layers.{last}.ln_1", _patches),
-    "timm/vit_": Tokens("blocks.{last}.norm1", _patches),
-    "torchvision/swin_": Tokens("norm", _channels_last),
-    "timm/swin_": Tokens("norm", _channels_last),
+    "torchvision/vit_": Tokens("encoder.layers.{last}.ln_1", _patches, 3),
+    "timm/vit_": Tokens("blocks.{last}.norm1", _patches, 3),
+    "torchvision/swin_": Tokens("norm", _channels_last, 4),
+    "timm/swin_": Tokens("norm", _channels_last, 4),
 }
 """By the beginning of the architecture's name. All other networks yield N x C x h x w."""
 
 
-def tokens(architecture: str) -> Tokens | None:
-    """The row of TOKENS for an architecture, or None."""
-    return next((row for prefix, row in TOKENS.items() if architecture.startswith(prefix)), None)
+def tokens(architecture: str, network: nn.Module) -> Tokens | None:
+    """The row of TOKENS for an architecture, its layer named in full, or None."""
+    row = next((row for prefix, row in TOKENS.items() if architecture.startswith(prefix)), None)
+    if row is None or "{last}" not in row.layer:
+        return row
+    parent = network.get_submodule(row.layer.partition(".{last}")[0])
+    last = [name for name, _ in parent.named_children()][-1]
+    return replace(row, layer=row.layer.format(last=last))
 
 
 def build(architecture: str, classes: int, folder: Path) -> nn.Module:
