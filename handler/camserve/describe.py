@@ -45,11 +45,21 @@ def _methods(engine: Engine) -> list[dict[str, Any]]:
             "name": name,
             "title": method.title,
             "paper": method.paper,
-            "available": not method.needs_closed_form or engine.is_exact(name, engine.default),
+            "takes": method.takes,
+            "class_discriminative": method.discriminative,
+            "available": _available(name, engine),
             "exact": engine.is_exact(name, engine.default),
         }
         for name, method in METHODS.items()
     ]
+
+
+def _available(name: str, engine: Engine) -> bool:
+    """Whether this network allows the method at its default layer."""
+    method = METHODS[name]
+    if method.needs == "closed form":
+        return engine.is_exact(name, engine.default)
+    return method.rule == "plain" or engine.foreign_activation is None
 
 
 def _options() -> list[dict[str, Any]]:

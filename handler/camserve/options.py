@@ -149,8 +149,8 @@ class Options(BaseModel):
         None, description="a class index, a label or runner_up"
     )
     polarity: Annotated[Polarity, _checked(_word)] = Field("positive", description="positive, negative or both")
-    channels: Annotated[Literal[0], _checked(_integer)] = Field(
-        0, description="0 (maps of single channels are not available in this version)"
+    channels: Annotated[int, _checked(_integer)] = Field(
+        0, ge=0, le=16, description="a number of the most influential channels from 0 to 16"
     )
     maps: Annotated[tuple[str, ...], _checked(_maps)] = Field(("overlay",), description=f"any of {', '.join(MAPS)}")
     colormap: Annotated[str, _checked(_colormap)] = Field("jet", description=f"one of {', '.join(COLORMAPS)}")

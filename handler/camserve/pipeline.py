@@ -16,6 +16,8 @@ import torch
 from camserve import response
 from camserve.cam.engine import Engine
 from camserve.cam.gates import BATCHES, prove
+from camserve.cam.methods import METHODS
+from camserve.cam.quality import assess
 from camserve.clock import Clock
 from camserve.describe import describe
 from camserve.errors import InternalError, InvalidOption, RequestError, SetupError
@@ -28,10 +30,10 @@ from camserve.model.load import choose_device, load_labels, load_network
 from camserve.model.transform import to_input, view
 from camserve.options import Options
 from camserve.plan import plan
-from camserve.records import Answer, Drawing, Picture, Prepared, Row, Task, Verdict
+from camserve.records import Answer, Drawing, Picture, Prepared, Quality, Row, Task, Verdict
 from camserve.render.draw import draw
 from camserve.request import Ask, Call, read
-from camserve.response import Card, Outcome
+from camserve.response import Card, Outcome, shown
 from camserve.settings import Preprocessing, Settings
 from camserve.trigger import trigger
 
@@ -202,8 +204,26 @@ class Pipeline:
         ]
         for stage in ("render", "encode"):
             job.clock.add(stage, 0.0)
-        exact = self.engine.is_exact(job.task.method, job.task.layer)
-        return Outcome(job.options, job.task, job.prepared, verdict, drawings, exact, job.clock.milliseconds)
+        return Outcome(
+            job.options,
+            job.task,
+            job.prepared,
+            verdict,
+            drawings,
+            self._qualities(job.task, verdict),
+            self.engine.is_exact(job.task.method, job.task.layer),
+            job.clock.milliseconds,
+        )
+
+    def _qualities(self, task: Task, verdict: Verdict) -> list[Quality | None]:
+        """How far each map deserves trust; None where there is no map."""
+        best = np.sort(verdict.probabilities)[-2:]
+        margin = float(best[-1] - best[0]) if len(best) > 1 else 1.0
+        discriminative = METHODS[task.method].discriminative
+        return [
+            None if one.map is None else assess(shown(one, task), discriminative, margin, self.settings.flags)
+            for one in verdict.maps
+        ]
 
     def _respond(self, call: Call | RequestError, finished: Iterator[Outcome | RequestError], batch: int) -> Answer:
         """The answer of one row from the outcomes of its pictures."""

@@ -11,6 +11,9 @@ from camserve.model.labels import Labels
 from camserve.options import Options
 from camserve.records import Task
 
+INPUT = "input"
+"""What the answer names as layer where the map is one of input pixels."""
+
 
 def plan(options: Options, engine: Engine, labels: Labels, max_classes: int) -> Task:
     """The task of one row, valid whether or not the row ends up explained.
@@ -18,12 +21,12 @@ def plan(options: Options, engine: Engine, labels: Labels, max_classes: int) -> 
     Raises:
         InvalidOption: no such method, layer or class here, or a method the layer does not allow.
     """
-    layer = _layer(options, engine)
+    layer = INPUT if _on_input(options.method) else _layer(options, engine)
     classes = _classes(options, labels, max_classes)
     contrast = _contrast(options, labels)
     if contrast is not None and isinstance(classes, tuple) and contrast in classes:
         raise InvalidOption(f"Option 'contrast': class {contrast} is explained itself; choose another class.")
-    return Task(_method(options, engine, layer), layer, classes, contrast, options.polarity)
+    return Task(_method(options, engine, layer), layer, classes, contrast, options.polarity, options.channels)
 
 
 def _method(options: Options, engine: Engine, layer: str) -> str:
@@ -32,12 +35,26 @@ def _method(options: Options, engine: Engine, layer: str) -> str:
         raise InvalidOption(
             f"Option 'method': expected one of {', '.join(METHODS)} in this version, got {quoted(options.method)}."
         )
-    if method.needs_closed_form and not engine.is_exact(options.method, layer):
+    if method.needs == "closed form" and not engine.is_exact(options.method, layer):
         raise InvalidOption(
             f"Option 'method': {options.method} needs a global average pool and a linear head right behind the "
             f"layer, which is not so for {quoted(layer)} of this model; use gradcam."
         )
+    if method.rule != "plain" and engine.foreign_activation:
+        raise InvalidOption(
+            f"Option 'method': {options.method} knows ReLU and ReLU6 only, and this network uses "
+            f"{engine.foreign_activation}; use gradcam or saliency."
+        )
+    takes = method.takes
+    names = ("classes", "contrast", "polarity", "channels") + (() if method.has_layer else ("layer",))
+    for name in names:
+        if getattr(options, name) != Options.model_fields[name].default and not takes[name]:
+            raise InvalidOption(f"Option '{name}': {options.method} does not take it; leave it out.")
     return options.method
+
+
+def _on_input(name: str) -> bool:
+    return name in METHODS and not METHODS[name].has_layer
 
 
 def _layer(options: Options, engine: Engine) -> str:

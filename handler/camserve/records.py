@@ -50,7 +50,8 @@ class Picture:
 class Task:
     """What one row asks of the engine, checked against the model.
 
-    `classes` is a number N for the N likeliest, or class ids; `contrast` a class id, "runner_up" or None.
+    `classes` is a number N for the N likeliest, or class ids; `contrast` a class id, "runner_up" or None;
+    `channels` how many of the most influential channels to tell apart.
     """
 
     method: str
@@ -58,6 +59,16 @@ class Task:
     classes: int | tuple[int, ...]
     contrast: int | Literal["runner_up"] | None
     polarity: Polarity
+    channels: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """What one channel of the layer adds to a map: its share of all channels' (0 to 1), and its part (h x w)."""
+
+    index: int
+    share: float
+    map: Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +83,22 @@ class ClassMap:
     contrast: int | None
     map: Floats | None
     bias: float | None = None
+    channels: tuple[Channel, ...] = ()
     failure: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """How a map's evidence is spread; P is its positive part, and a number is None where it is not defined.
+
+    positive_share = sum P / sum |map|;  entropy = -sum p ln p / ln(cells) with p = P / sum P;
+    border_share = P in the outer ring of cells / sum P, for grids of at least 5 x 5. All in [0, 1].
+    """
+
+    positive_share: float | None
+    entropy: float | None
+    border_share: float | None
+    flags: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

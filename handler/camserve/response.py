@@ -12,7 +12,7 @@ import orjson
 
 from camserve.errors import RequestError
 from camserve.options import Options
-from camserve.records import Answer, Box, ClassMap, Drawing, Image, Prepared, Task, Verdict
+from camserve.records import Answer, Box, ClassMap, Drawing, Image, Prepared, Quality, Task, Verdict
 
 JSON = "application/json"
 STATUS = "X-Camserve-Status"
@@ -39,6 +39,7 @@ class Outcome:
     prepared: Prepared
     verdict: Verdict
     drawings: Sequence[Drawing]
+    qualities: Sequence[Quality | None]
     exact: bool
     timing: Mapping[str, float | None]
 
@@ -141,8 +142,8 @@ def _explanation(outcome: Outcome, card: Card) -> dict[str, Any]:
     if verdict.trigger is None:
         return {"status": "not_needed"}
     classes = [
-        _class(evidence, drawing, outcome, card)
-        for evidence, drawing in zip(verdict.maps, outcome.drawings, strict=True)
+        _class(evidence, drawing, quality, outcome, card)
+        for evidence, drawing, quality in zip(verdict.maps, outcome.drawings, outcome.qualities, strict=True)
     ]
     grid = next((list(m.map.shape) for m in verdict.maps if m.map is not None), None)
     return {
@@ -163,7 +164,9 @@ def _overall(classes: Sequence[Mapping[str, Any]]) -> str:
     return "failed" if failed == len(classes) else "partial"
 
 
-def _class(evidence: ClassMap, drawing: Drawing, outcome: Outcome, card: Card) -> dict[str, Any]:
+def _class(
+    evidence: ClassMap, drawing: Drawing, quality: Quality | None, outcome: Outcome, card: Card
+) -> dict[str, Any]:
     entry: dict[str, Any] = {
         **_named(evidence.class_id, card),
         "status": class_status(evidence, outcome.task),
@@ -182,7 +185,19 @@ def _class(evidence: ClassMap, drawing: Drawing, outcome: Outcome, card: Card) -
         entry["regions"] = [{"box": _box(box), "share": round(share, 4)} for box, share in drawing.regions]
     if evidence.bias is not None:
         entry["ledger"] = _ledger(evidence, outcome.verdict)
+    if quality is not None:
+        entry["quality"] = _quality(quality)
+    if evidence.channels:
+        entry["channels"] = [
+            {"index": one.index, "share": round(one.share, 6), "grid": _grid(one.map)} for one in evidence.channels
+        ]
     return entry
+
+
+def _quality(quality: Quality) -> dict[str, Any]:
+    numbers = {name: getattr(quality, name) for name in ("positive_share", "entropy", "border_share")}
+    rounded = {name: value if value is None else round(value, 4) for name, value in numbers.items()}
+    return {**rounded, "flags": list(quality.flags)}
 
 
 def _named(class_id: int, card: Card) -> dict[str, Any]:

@@ -68,6 +68,19 @@ class ExplainWhen(Section):
     """This share of requests, drawn at random."""
 
 
+class FlagThresholds(Section):
+    """Where a number of a map's quality becomes a flag that warns."""
+
+    flat_entropy: float = Field(0.99, ge=0, le=1)
+    """`flat`: the evidence is spread nearly evenly over all cells."""
+    border_share: float = Field(0.8, ge=0, le=1)
+    """`border_hugging`: most of it lies in the outer ring of cells (half of a 7 x 7 grid's cells are there)."""
+    single_cell_share: float = Field(0.5, ge=0, le=1)
+    """`single_cell`: one cell holds more than this."""
+    low_margin: float = Field(0.1, ge=0, le=1)
+    """`low_margin`: the two likeliest classes are closer in probability."""
+
+
 class Settings(Section):
     """Everything that can be set, with its default and its unit."""
 
@@ -88,6 +101,8 @@ class Settings(Section):
     """Threads per worker; 0 divides the cores among the workers."""
     explain_when: ExplainWhen = ExplainWhen()
     """The rule behind `explain=auto`."""
+    flags: FlagThresholds = FlagThresholds()
+    """When a map is flagged."""
 
     # Limits
     max_pixels: int = Field(50_000_000, ge=1)
@@ -128,7 +143,11 @@ class Settings(Section):
 
 def _from_text(name: str, text: str) -> Any:
     """A variable's text as a value; sections are written as JSON."""
-    sections: dict[str, type[Section]] = {"preprocessing": Preprocessing, "explain_when": ExplainWhen}
+    sections: dict[str, type[Section]] = {
+        "preprocessing": Preprocessing,
+        "explain_when": ExplainWhen,
+        "flags": FlagThresholds,
+    }
     return sections[name].from_json(text) if name in sections else text
 
 

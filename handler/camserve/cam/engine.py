@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from camserve.cam.capture import capture
 from camserve.cam.layers import Layer
 from camserve.cam.methods import METHODS
-from camserve.records import ClassMap, Floats, Task
+from camserve.cam.rectifiers import backward_rule
+from camserve.records import Channel, ClassMap, Floats, Task
 
 _log = logging.getLogger(__name__)
 
@@ -45,6 +47,7 @@ class Trace:
     `broken` is set where the hooked forward failed and the logits come from a plain one.
     """
 
+    inputs: Tensor
     logits: Tensor
     captured: Mapping[str, Tensor]
     broken: bool = False
@@ -63,12 +66,18 @@ class Engine:
     """The network with its layers and what is proven about it."""
 
     def __init__(
-        self, network: nn.Module, layers: Mapping[str, Layer], default: str, closed_form: ClosedForm | None
+        self,
+        network: nn.Module,
+        layers: Mapping[str, Layer],
+        default: str,
+        closed_form: ClosedForm | None,
+        foreign: str | None = None,
     ) -> None:
         self.network = network
         self.layers = layers
         self.default = default
         self.closed_form = closed_form
+        self.foreign_activation = foreign
 
     def is_exact(self, method: str, layer: str) -> bool:
         """Whether the map completes to the logit."""
@@ -76,16 +85,16 @@ class Engine:
 
     def forward(self, inputs: Tensor, tasks: Sequence[Task | None]) -> Trace:
         """Logits for all rows (N x 3 x H x W in), and what the tasks need; None is a plain row."""
-        wanted = {task.layer for task in tasks if task}
-        graph = not all(self._is_closed(layer) for layer in wanted)
+        wanted = {task.layer for task in tasks if task and METHODS[task.method].has_layer}
+        graph = any(self._needs_backward(task) for task in tasks if task)
         try:
             with capture([self.layers[name] for name in wanted], graph) as captured:
-                return Trace(self.network(inputs), captured)
+                return Trace(inputs, self.network(inputs), captured)
         except Exception:
             if not wanted:
                 raise
             _log.exception("camserve: the hooked forward failed; predicting without it")
-            return Trace(self.forward(inputs, [None] * len(tasks)).logits, {}, broken=True)
+            return Trace(inputs, self.forward(inputs, [None] * len(tasks)).logits, {}, broken=True)
 
     def maps(self, trace: Trace, tasks: Sequence[Task | None]) -> list[list[ClassMap]]:
         """The maps of each row, in the order of its classes; an empty list for None.
@@ -94,7 +103,7 @@ class Engine:
         """
         targets = [_targets(row, trace.logits, task) if task else [] for row, task in enumerate(tasks)]
         open_targets = [
-            row if task and not self._is_closed(task.layer) else [] for row, task in zip(targets, tasks, strict=True)
+            row if task and self._needs_backward(task) else [] for row, task in zip(targets, tasks, strict=True)
         ]
         try:
             gradients = {} if trace.broken else self._gradients(trace, tasks, open_targets)
@@ -110,13 +119,21 @@ class Engine:
         """The map of one target, or its failure."""
         if target.contrast == target.class_id:
             return _failed(target, "The contrast is the explained class itself.")
-        if task.layer not in trace.captured or not (target in gradients or self._is_closed(task.layer)):
+        method = METHODS[task.method]
+        lacks_layer = method.has_layer and task.layer not in trace.captured
+        if lacks_layer or (self._needs_backward(task) and target not in gradients):
             return _failed(target, FAILED)
         try:
+            if method.needs == "input gradient":
+                return self._input_map(trace, task, target, gradients)
             return self._class_map(trace, task, target, gradients)
         except Exception:
             _log.exception("camserve: an explanation failed")
             return _failed(target, FAILED)
+
+    def _needs_backward(self, task: Task) -> bool:
+        method = METHODS[task.method]
+        return method.has_layer and method.needs != "activations" and not self._is_closed(task.layer)
 
     def _is_closed(self, layer: str) -> bool:
         return self.closed_form is not None and layer == self.closed_form.layer
@@ -153,33 +170,69 @@ class Engine:
         """One signed map from the row's activations and the score's gradient."""
         activations = trace.captured[task.layer][target.row : target.row + 1].detach()
         activations = self.layers[task.layer].spatial(activations)
-        bias = None
+        scale, bias = 1.0, None
         if self._is_closed(task.layer):
             assert self.closed_form is not None
             activations = self.closed_form.then(activations)
-            weight, bias = _head(self.closed_form, target)
-            gradient = weight[:, None, None] / activations[0, 0].numel()
+            weight, constant = _head(self.closed_form, target)
+            cells = activations[0, 0].numel()
+            gradient = weight[:, None, None] / cells
+            if METHODS[task.method].linear:
+                scale, bias = float(cells), constant
         else:
-            gradient = gradients[target]
-        with torch.inference_mode():
-            signed = _signed_map(task, activations.float(), gradient.float()[None])
-            if bias is not None and METHODS[task.method].linear:
-                signed = signed * signed.numel()
-            else:
-                bias = None
-        return _finite(target, signed.cpu().numpy(), bias)
+            gradient = gradients.get(target, activations[0])  # a method that needs none looks at none
+        return _evidence(task, target, activations.float(), gradient.float()[None], scale, bias)
+
+    def _input_map(self, trace: Trace, task: Task, target: _Target, gradients: Mapping[_Target, Tensor]) -> ClassMap:
+        """One signed map of the input's size, by a second pass over the row alone."""
+        method = METHODS[task.method]
+        inputs = trace.inputs[target.row : target.row + 1].detach().requires_grad_(True)
+        with torch.enable_grad(), backward_rule(method.rule):
+            logits = self.network(inputs)
+            score = _score(logits, replace(target, row=0))
+            sign = -1 if task.polarity == "negative" else 1
+            (gradient,) = torch.autograd.grad(sign * score, [inputs])
+        signed = sign * method.map(inputs.detach(), gradient)[0]
+        if method.times:
+            layered = self._class_map(trace, replace(task, method=method.times), target, gradients)
+            signed = signed * _enlarged(layered, sign, signed)
+        return _checked(target, signed.cpu().numpy(), None, ())
 
 
-def _signed_map(task: Task, activations: Tensor, gradient: Tensor) -> Tensor:
+def _enlarged(layered: ClassMap, sign: int, like: Tensor) -> Tensor:
+    """What a layer's map shows, bilinear at the size of `like` (H x W)."""
+    if layered.map is None:
+        raise ValueError(layered.failure)
+    shown = (sign * torch.from_numpy(layered.map)).clamp(min=0).to(like)
+    return F.interpolate(shown[None, None], like.shape, mode="bilinear", align_corners=False)[0, 0]
+
+
+def _evidence(
+    task: Task, target: _Target, activations: Tensor, gradient: Tensor, scale: float, bias: float | None
+) -> ClassMap:
     """The method on the score, or on the negated score for the negative polarity; positive speaks for the class."""
+    method = METHODS[task.method]
     sign = -1 if task.polarity == "negative" else 1
-    return sign * METHODS[task.method].map(activations, sign * gradient)[0]
+    with torch.inference_mode():
+        signed = (sign * scale * method.map(activations, sign * gradient)[0]).cpu().numpy()
+        channels: tuple[Channel, ...] = ()
+        if task.channels and method.parts:
+            channels = _channels(sign * scale * method.parts(activations, sign * gradient)[0], task.channels)
+    return _checked(target, signed, bias, channels)
 
 
-def _finite(target: _Target, signed: Floats, bias: float | None) -> ClassMap:
+def _checked(target: _Target, signed: Floats, bias: float | None, channels: tuple[Channel, ...]) -> ClassMap:
     if not np.isfinite(signed).all():
         return _failed(target, "The map is not finite.")
-    return ClassMap(target.class_id, target.contrast, signed, bias)
+    return ClassMap(target.class_id, target.contrast, signed, bias, channels)
+
+
+def _channels(parts: Tensor, most: int) -> tuple[Channel, ...]:
+    """The channels that add most to a map, by the sum of their parts' sizes (C x h x w in)."""
+    influence = parts.abs().sum((1, 2))
+    shares = influence / influence.sum().clamp(min=torch.finfo(influence.dtype).tiny)
+    chosen = shares.argsort(descending=True, stable=True)[:most].tolist()
+    return tuple(Channel(k, float(shares[k]), parts[k].cpu().numpy()) for k in chosen)
 
 
 def _failed(target: _Target, reason: str) -> ClassMap:

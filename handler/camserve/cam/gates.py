@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from camserve.cam.capture import capture
 from camserve.cam.engine import ClosedForm, Engine
 from camserve.cam.layers import Layer, TokenLayout, find_default, find_layers
+from camserve.cam.rectifiers import foreign_activation
 from camserve.errors import SetupError
 
 BATCHES = (1, 8)
@@ -41,7 +42,8 @@ def prove(
     default = find_default(network, layers, probe[:1]) if layer is None else _named(layers, layer)
     for size in BATCHES:
         _same_logits(network, default, probe[:size])
-    return Engine(network, layers, default.name, closed_form(network, default, probe))
+    proof = closed_form(network, default, probe)
+    return Engine(network, layers, default.name, proof, foreign_activation(network, probe[:1]))
 
 
 def closed_form(network: nn.Module, layer: Layer, probe: Tensor) -> ClosedForm | None:

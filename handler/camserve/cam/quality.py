@@ -2,29 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
-from camserve.records import Floats
+from camserve.records import Floats, Quality
 from camserve.settings import FlagThresholds
 
 _RING_FROM = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Quality:
-    """How a map's evidence is spread; a number is None where it is not defined.
-
-    positive_share = sum P / sum |map|;  entropy = -sum p ln p / ln(cells) with p = P / sum P;
-    border_share = P in the outer ring of cells / sum P, for grids of at least 5 x 5. All in [0, 1].
-    """
-
-    positive_share: float | None
-    entropy: float | None
-    border_share: float | None
-    peak_share: float | None
-    flags: tuple[str, ...]
 
 
 def assess(evidence: Floats, discriminative: bool, margin: float, thresholds: FlagThresholds) -> Quality:
@@ -40,11 +23,11 @@ def assess(evidence: Floats, discriminative: bool, margin: float, thresholds: Fl
     total, whole = float(positive.sum()), float(np.abs(evidence.astype(np.float64)).sum())
     if total <= 0:
         share = 0.0 if whole > 0 else None
-        return Quality(share, None, None, None, _flags(None, None, None, discriminative, margin, thresholds))
+        return Quality(share, None, None, _flags(None, None, None, discriminative, margin, thresholds))
     part = positive / total
     entropy, border, peak = _entropy(part), _border(part), float(part.max())
     flags = _flags(entropy, border, peak, discriminative, margin, thresholds)
-    return Quality(total / whole, entropy, border, peak, flags)
+    return Quality(min(1.0, total / whole), entropy, border, flags)
 
 
 def _entropy(part: np.ndarray) -> float:

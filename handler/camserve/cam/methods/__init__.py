@@ -9,8 +9,10 @@ from camserve.cam.methods.cam import CAM
 from camserve.cam.methods.eigencam import EIGENCAM, EIGENGRADCAM
 from camserve.cam.methods.gradcam import GRADCAM
 from camserve.cam.methods.gradcam_plus_plus import GRADCAM_PLUS_PLUS
+from camserve.cam.methods.guided import DECONVNET, GUIDED_BACKPROP, GUIDED_GRADCAM
 from camserve.cam.methods.hirescam import HIRESCAM
 from camserve.cam.methods.layercam import LAYERCAM
+from camserve.cam.methods.saliency import SALIENCY
 from camserve.cam.methods.xgradcam import XGRADCAM
 
 METHODS: Mapping[str, Method] = {
@@ -22,4 +24,8 @@ METHODS: Mapping[str, Method] = {
     "layercam": LAYERCAM,
     "eigencam": EIGENCAM,
     "eigengradcam": EIGENGRADCAM,
+    "saliency": SALIENCY,
+    "guided_backprop": GUIDED_BACKPROP,
+    "guided_gradcam": GUIDED_GRADCAM,
+    "deconvnet": DECONVNET,
 }

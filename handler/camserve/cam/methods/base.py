@@ -8,7 +8,9 @@ from typing import Literal
 
 from torch import Tensor
 
-Needs = Literal["activations", "gradient", "closed form"]
+from camserve.cam.rectifiers import Rule
+
+Needs = Literal["activations", "gradient", "closed form", "input gradient"]
 Parts = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -23,6 +25,10 @@ class Method:
     pooling and a linear head stand right behind the layer. `linear`: where that is proven, h·w times the map
     completes to the logit exactly. `parts`: each channel's share of the map, P x C x h x w, which sum to it;
     None where the map is no sum over channels. `discriminative`: whether the map depends on the class.
+
+    A method on the input gradient gets the input x and dy/dx (P x 3 x H x W) instead and returns maps of the
+    input's size; `rule` says how rectifiers pass that gradient back, and `times` names a method of a layer whose
+    positive part, enlarged, multiplies the map.
     """
 
     title: str
@@ -33,3 +39,21 @@ class Method:
     parts: Parts | None = None
     polarity: bool = True
     discriminative: bool = True
+    rule: Rule = "plain"
+    times: str | None = None
+
+    @property
+    def has_layer(self) -> bool:
+        """Whether the map comes from a layer, at least in part."""
+        return self.needs != "input gradient" or self.times is not None
+
+    @property
+    def takes(self) -> dict[str, bool]:
+        """Which of the options that shape a map the method takes."""
+        return {
+            "classes": self.discriminative,
+            "contrast": self.discriminative,
+            "polarity": self.polarity,
+            "layer": self.has_layer and self.needs != "closed form",
+            "channels": self.parts is not None,
+        }

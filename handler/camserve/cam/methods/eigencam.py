@@ -25,7 +25,7 @@ def principal(maps: Tensor) -> Tensor:
     projected = vectors[..., -1] * values[..., -1:].clamp(min=0).sqrt()
     whole = cells.sum(2)
     agreement = (projected * (whole - whole.mean(1, keepdim=True))).sum(1, keepdim=True)
-    return (torch.where(agreement < 0, -projected, projected)).unflatten(1, maps.shape[2:])
+    return torch.where(agreement < 0, -projected, projected).reshape(len(maps), *maps.shape[2:])
 
 
 def of_activations(activations: Tensor, gradients: Tensor) -> Tensor:
