@@ -15,6 +15,7 @@ _LIMITS = (
     "max_picture_side",
     "max_aspect_ratio",
     "max_answer_bytes",
+    "max_forwards",
     "max_instances",
     "max_classes",
 )
@@ -31,14 +32,14 @@ def describe(card: Card, engine: Engine, settings: Settings) -> dict[str, Any]:
             {"name": layer.name, "channels": layer.channels, "grid_shape": list(layer.grid)}
             for layer in engine.layers.values()
         ],
-        "methods": _methods(engine),
+        "methods": _methods(engine, settings),
         "options": _options(),
         "limits": {name: getattr(settings, name) for name in _LIMITS},
         "preprocessing": settings.preprocessing.model_dump(mode="json"),
     }
 
 
-def _methods(engine: Engine) -> list[dict[str, Any]]:
+def _methods(engine: Engine, settings: Settings) -> list[dict[str, Any]]:
     """Every method; `available` and `exact` speak of the default layer."""
     return [
         {
@@ -47,19 +48,28 @@ def _methods(engine: Engine) -> list[dict[str, Any]]:
             "paper": method.paper,
             "takes": method.takes,
             "class_discriminative": method.discriminative,
-            "available": _available(name, engine),
+            "available": _available(name, engine, settings),
+            "forwards": _forwards(name, engine),
             "exact": engine.is_exact(name, engine.default),
         }
         for name, method in METHODS.items()
     ]
 
 
-def _available(name: str, engine: Engine) -> bool:
+def _available(name: str, engine: Engine, settings: Settings) -> bool:
     """Whether this network allows the method at its default layer."""
     method = METHODS[name]
     if method.needs == "closed form":
         return engine.is_exact(name, engine.default)
+    if method.needs == "forwards":
+        return _forwards(name, engine) <= settings.max_forwards
     return method.rule == "plain" or engine.foreign_activation is None
+
+
+def _forwards(name: str, engine: Engine) -> int:
+    """Forwards a class costs beyond the prediction's own, at the default layer."""
+    extra = {"forwards": engine.layers[engine.default].channels, "input gradient": 1}
+    return extra.get(METHODS[name].needs, 0)
 
 
 def _options() -> list[dict[str, Any]]:

@@ -164,9 +164,7 @@ class Options(BaseModel):
     crop: Annotated[tuple[int, int, int, int] | None, _checked(_crop)] = Field(
         None, description="x,y,width,height in whole pixels, at least 16x16"
     )
-    verify: Annotated[Literal[False], _checked(_boolean)] = Field(
-        False, description="false (verification is not available in this version)"
-    )
+    verify: Annotated[bool, _checked(_boolean)] = Field(False, description="true or false")
 
 
 def parse(values: Mapping[str, Any]) -> Options:

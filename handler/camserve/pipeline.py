@@ -30,10 +30,10 @@ from camserve.model.load import choose_device, load_labels, load_network
 from camserve.model.transform import to_input, view
 from camserve.options import Options
 from camserve.plan import plan
-from camserve.records import Answer, Drawing, Picture, Prepared, Quality, Row, Task, Verdict
+from camserve.records import Answer, Drawing, Picture, Prepared, Quality, Row, Task, Verdict, shown
 from camserve.render.draw import draw
 from camserve.request import Ask, Call, read
-from camserve.response import Card, Outcome, shown
+from camserve.response import Card, Outcome
 from camserve.settings import Preprocessing, Settings
 from camserve.trigger import trigger
 
@@ -128,7 +128,8 @@ class Pipeline:
         if isinstance(one, RequestError):
             raise one
         clock = Clock({"queue": waited})
-        task = plan(one.options, self.engine, self.labels, self.settings.max_classes)
+        limits = self.settings
+        task = plan(one.options, self.engine, self.labels, limits.max_classes, limits.max_forwards)
         header = inspect(one.image, self.limits)
         with self.budget.hold(header.memory):
             with clock.stage("decode"):
@@ -221,7 +222,9 @@ class Pipeline:
         margin = float(best[-1] - best[0]) if len(best) > 1 else 1.0
         discriminative = METHODS[task.method].discriminative
         return [
-            None if one.map is None else assess(shown(one, task), discriminative, margin, self.settings.flags)
+            None
+            if one.map is None
+            else assess(shown(one.map, task.polarity), discriminative, margin, self.settings.flags)
             for one in verdict.maps
         ]
 

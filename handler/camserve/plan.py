@@ -15,7 +15,7 @@ INPUT = "input"
 """What the answer names as layer where the map is one of input pixels."""
 
 
-def plan(options: Options, engine: Engine, labels: Labels, max_classes: int) -> Task:
+def plan(options: Options, engine: Engine, labels: Labels, max_classes: int, max_forwards: int) -> Task:
     """The task of one row, valid whether or not the row ends up explained.
 
     Raises:
@@ -26,10 +26,12 @@ def plan(options: Options, engine: Engine, labels: Labels, max_classes: int) -> 
     contrast = _contrast(options, labels)
     if contrast is not None and isinstance(classes, tuple) and contrast in classes:
         raise InvalidOption(f"Option 'contrast': class {contrast} is explained itself; choose another class.")
-    return Task(_method(options, engine, layer), layer, classes, contrast, options.polarity, options.channels)
+    return Task(
+        _method(options, engine, layer), layer, classes, contrast, options.polarity, options.channels, options.verify
+    )
 
 
-def _method(options: Options, engine: Engine, layer: str) -> str:
+def _method(options: Options, engine: Engine, layer: str, max_forwards: int) -> str:
     method = METHODS.get(options.method)
     if method is None:
         raise InvalidOption(
@@ -44,6 +46,11 @@ def _method(options: Options, engine: Engine, layer: str) -> str:
         raise InvalidOption(
             f"Option 'method': {options.method} knows ReLU and ReLU6 only, and this network uses "
             f"{engine.foreign_activation}; use gradcam or saliency."
+        )
+    if method.needs == "forwards" and engine.layers[layer].channels > max_forwards:
+        raise InvalidOption(
+            f"Option 'method': {options.method} needs {engine.layers[layer].channels} forwards at {quoted(layer)} and "
+            f"this model's setting max_forwards allows {max_forwards}; use gradcam."
         )
     takes = method.takes
     names = ("classes", "contrast", "polarity", "channels") + (() if method.has_layer else ("layer",))

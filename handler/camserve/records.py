@@ -51,7 +51,7 @@ class Task:
     """What one row asks of the engine, checked against the model.
 
     `classes` is a number N for the N likeliest, or class ids; `contrast` a class id, "runner_up" or None;
-    `channels` how many of the most influential channels to tell apart.
+    `channels` how many of the most influential channels to tell apart; `verify` whether to measure the map.
     """
 
     method: str
@@ -60,6 +60,7 @@ class Task:
     contrast: int | Literal["runner_up"] | None
     polarity: Polarity
     channels: int = 0
+    verify: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,16 @@ class Channel:
     index: int
     share: float
     map: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """The probability of the explained class: untouched, without the map's top `area`, and without as much elsewhere."""
+
+    area: float
+    probability: float
+    without_top: float
+    without_random: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +95,14 @@ class ClassMap:
     map: Floats | None
     bias: float | None = None
     channels: tuple[Channel, ...] = ()
+    verification: Verification | None = None
     failure: str | None = None
+
+
+def shown(signed: Floats, polarity: Polarity) -> Floats:
+    """What of a signed map a polarity shows, where it is above zero: for, against, or the size of either."""
+    views = {"positive": signed, "negative": -signed, "both": np.abs(signed)}
+    return views[polarity]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,19 @@ import orjson
 
 from camserve.errors import RequestError
 from camserve.options import Options
-from camserve.records import Answer, Box, ClassMap, Drawing, Image, Prepared, Quality, Task, Verdict
+from camserve.records import (
+    Answer,
+    Box,
+    ClassMap,
+    Drawing,
+    Image,
+    Prepared,
+    Quality,
+    Task,
+    Verdict,
+    Verification,
+    shown,
+)
 
 JSON = "application/json"
 STATUS = "X-Camserve-Status"
@@ -94,14 +106,7 @@ def class_status(evidence: ClassMap, task: Task) -> str:
     """`ok`, `empty_map` where nothing speaks for what is asked, or `failed`."""
     if evidence.map is None:
         return "failed"
-    return "ok" if np.max(shown(evidence, task)) > _EMPTY else "empty_map"
-
-
-def shown(evidence: ClassMap, task: Task) -> np.ndarray:
-    """The map as the polarity shows it: what speaks for, what speaks against, or the size of both."""
-    assert evidence.map is not None
-    signs = {"positive": evidence.map, "negative": -evidence.map, "both": np.abs(evidence.map)}
-    return signs[task.polarity]
+    return "ok" if np.max(shown(evidence.map, task.polarity)) > _EMPTY else "empty_map"
 
 
 def _answer(outcome: Outcome, card: Card, request_id: str, batch_size: int) -> dict[str, Any]:
@@ -175,18 +180,15 @@ def _class(
     }
     if evidence.map is None:
         return entry | {"reason": evidence.failure}
-    if drawing.overlay:
-        entry["overlay"] = _image(drawing.overlay)
-    if drawing.heatmap:
-        entry["heatmap"] = _image(drawing.heatmap)
+    entry |= _drawn(drawing)
     if "grid" in outcome.options.maps:
         entry["grid"] = _grid(evidence.map)
-    if drawing.regions is not None:
-        entry["regions"] = [{"box": _box(box), "share": round(share, 4)} for box, share in drawing.regions]
     if evidence.bias is not None:
         entry["ledger"] = _ledger(evidence, outcome.verdict)
     if quality is not None:
         entry["quality"] = _quality(quality)
+    if evidence.verification is not None:
+        entry["verify"] = _verification(evidence.verification)
     if evidence.channels:
         entry["channels"] = [
             {"index": one.index, "share": round(one.share, 6), "grid": _grid(one.map)} for one in evidence.channels
@@ -198,6 +200,27 @@ def _quality(quality: Quality) -> dict[str, Any]:
     numbers = {name: getattr(quality, name) for name in ("positive_share", "entropy", "border_share")}
     rounded = {name: value if value is None else round(value, 4) for name, value in numbers.items()}
     return {**rounded, "flags": list(quality.flags)}
+
+
+def _drawn(drawing: Drawing) -> dict[str, Any]:
+    """The pictures and regions that were asked for."""
+    entry: dict[str, Any] = {}
+    if drawing.overlay:
+        entry["overlay"] = _image(drawing.overlay)
+    if drawing.heatmap:
+        entry["heatmap"] = _image(drawing.heatmap)
+    if drawing.regions is not None:
+        entry["regions"] = [{"box": _box(box), "share": round(share, 4)} for box, share in drawing.regions]
+    return entry
+
+
+def _verification(measured: Verification) -> dict[str, Any]:
+    return {
+        "area": measured.area,
+        "probability": measured.probability,
+        "without_top": measured.without_top,
+        "without_random": list(measured.without_random),
+    }
 
 
 def _named(class_id: int, card: Card) -> dict[str, Any]:

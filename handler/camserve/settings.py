@@ -119,6 +119,8 @@ class Settings(Section):
     """One lossy overlay; its quality steps down 85, 70, 55 while it is larger."""
     max_instances: int = Field(8, ge=1, le=64)
     """Pictures in one KServe request."""
+    max_forwards: int = Field(0, ge=0)
+    """Forwards that scorecam and ablationcam may spend on one picture, one a channel; 0 switches them off."""
     max_classes: int = Field(20, ge=1, le=20)
     """Classes explained for one picture."""
 

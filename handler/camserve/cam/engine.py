@@ -17,10 +17,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from camserve.cam.capture import capture
+from camserve.cam.deletion import verify
 from camserve.cam.layers import Layer
 from camserve.cam.methods import METHODS
+from camserve.cam.perturb import masked, without_channels
 from camserve.cam.rectifiers import backward_rule
-from camserve.records import Channel, ClassMap, Floats, Task
+from camserve.records import Channel, ClassMap, Floats, Task, shown
 
 _log = logging.getLogger(__name__)
 
@@ -110,10 +112,36 @@ class Engine:
         except Exception:
             _log.exception("camserve: the backward of a batch failed")
             gradients = {}
-        return [
+        found = [
             [self._attempt(trace, task, target, gradients) for target in row] if task else []
             for row, task in zip(targets, tasks, strict=True)
         ]
+        return self._verified(trace, tasks, found)
+
+    def _verified(
+        self, trace: Trace, tasks: Sequence[Task | None], found: list[list[ClassMap]]
+    ) -> list[list[ClassMap]]:
+        """The maps with their measure by deletion where it was asked for: one more pass for all of them."""
+        asked = [
+            (row, j, shown(one.map, task.polarity))
+            for row, task in enumerate(tasks)
+            if task and task.verify
+            for j, one in enumerate(found[row])
+            if one.map is not None
+        ]
+        if not asked:
+            return found
+        try:
+            inputs = [trace.inputs[row] for row, _, _ in asked]
+            measured = verify(
+                self.network, inputs, [m for _, _, m in asked], [found[r][j].class_id for r, j, _ in asked]
+            )
+        except Exception:
+            _log.exception("camserve: the verification of a batch failed")
+            return found
+        for (row, j, _), verification in zip(asked, measured, strict=True):
+            found[row][j] = replace(found[row][j], verification=verification)
+        return found
 
     def _attempt(self, trace: Trace, task: Task, target: _Target, gradients: Mapping[_Target, Tensor]) -> ClassMap:
         """The map of one target, or its failure."""
@@ -133,7 +161,8 @@ class Engine:
 
     def _needs_backward(self, task: Task) -> bool:
         method = METHODS[task.method]
-        return method.has_layer and method.needs != "activations" and not self._is_closed(task.layer)
+        gradient = method.has_layer and method.needs not in ("activations", "forwards")
+        return gradient and not self._is_closed(task.layer)
 
     def _is_closed(self, layer: str) -> bool:
         return self.closed_form is not None and layer == self.closed_form.layer
@@ -198,6 +227,30 @@ class Engine:
             signed = signed * _enlarged(layered, sign, signed)
         return _checked(target, signed.cpu().numpy(), None, ())
 
+    def _weighed_map(self, trace: Trace, task: Task, target: _Target) -> ClassMap:
+        """One signed map from the scores under changes, one forward a channel."""
+        method, layer = METHODS[task.method], self.layers[task.layer]
+        assert method.weigh is not None
+        one = trace.inputs[target.row : target.row + 1]
+        output = trace.captured[task.layer][target.row : target.row + 1].detach()
+        maps = layer.spatial(output)
+        with torch.inference_mode():
+            if method.changes == "input":
+                logits = masked(self.network, one, maps[0])
+            else:
+                logits = without_channels(self.network, layer, one, output)
+            sign = -1 if task.polarity == "negative" else 1
+            score = sign * _score(trace.logits.detach(), target)
+            changed = sign * _column(logits, target)
+            weights = sign * method.weigh(score, changed)
+        return _evidence(task, target, maps.float(), weights.float()[None, :, None, None], 1.0, None)
+
+
+def _column(logits: Tensor, target: _Target) -> Tensor:
+    """The target's score in every row of logits (N x K)."""
+    column = logits[:, target.class_id]
+    return column if target.contrast is None else column - logits[:, target.contrast]
+
 
 def _enlarged(layered: ClassMap, sign: int, like: Tensor) -> Tensor:
     """What a layer's map shows, bilinear at the size of `like` (H x W)."""
@@ -248,8 +301,7 @@ def _head(closed_form: ClosedForm, target: _Target) -> tuple[Tensor, float]:
 
 
 def _score(logits: Tensor, target: _Target) -> Tensor:
-    score = logits[target.row, target.class_id]
-    return score if target.contrast is None else score - logits[target.row, target.contrast]
+    return _column(logits[target.row : target.row + 1], target)[0]
 
 
 def _targets(row: int, logits: Tensor, task: Task) -> list[_Target]:

@@ -107,7 +107,7 @@ class _Replace(TorchFunctionMode):
         if ceiling is None:
             return func(*args, **(kwargs or {}))
         source = args[0] if args else (kwargs or {})["input"]
-        return _Rectifier.apply(source, ceiling, self._rule == "guided")
+        return _Rectifier.apply(source, ceiling, self._rule == "guided")  # type: ignore[no-untyped-call]
 
 
 def _ceiling(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> float | None:

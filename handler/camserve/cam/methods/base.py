@@ -10,7 +10,7 @@ from torch import Tensor
 
 from camserve.cam.rectifiers import Rule
 
-Needs = Literal["activations", "gradient", "closed form", "input gradient"]
+Needs = Literal["activations", "gradient", "closed form", "input gradient", "forwards"]
 Parts = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -29,6 +29,9 @@ class Method:
     A method on the input gradient gets the input x and dy/dx (P x 3 x H x W) instead and returns maps of the
     input's size; `rule` says how rectifiers pass that gradient back, and `times` names a method of a layer whose
     positive part, enlarged, multiplies the map.
+
+    A method of many forwards turns the score and the C scores under changes (of the layer or of the input, one a
+    channel) into C weights with `weigh`; they take the place of the gradient, P x C x 1 x 1.
     """
 
     title: str
@@ -41,6 +44,8 @@ class Method:
     discriminative: bool = True
     rule: Rule = "plain"
     times: str | None = None
+    weigh: Callable[[Tensor, Tensor], Tensor] | None = None
+    changes: Literal["layer", "input"] | None = None
 
     @property
     def has_layer(self) -> bool:

@@ -1,0 +1,73 @@
+"""Does a map hold what it promises? Hide where it is hottest, and as much elsewhere, and predict again.
+
+The ceil(20 %) highest cells of the map are replaced by the blurred input (Gaussian, sigma 10 % of the side). The
+control hides the same shape, moved to three other places (wrapping around, the same places for every picture). A
+map that points at the evidence costs the class more probability than its control.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.transforms.functional import gaussian_blur
+
+from camserve.records import Floats, Verification
+
+AREA = 0.2
+CONTROLS = 3
+_SIGMA = 0.1
+_MOST_AT_ONCE = 32
+_SEED = 0
+
+
+def verify(
+    network: nn.Module, inputs: Sequence[Tensor], shown: Sequence[Floats], class_ids: Sequence[int]
+) -> list[Verification]:
+    """Measure P maps.
+
+    Args:
+        network: returns logits, N x K.
+        inputs: for each map its input, 3 x H x W.
+        shown: the maps, each h x w; the highest cells are hidden.
+        class_ids: the class whose probability is measured.
+
+    Returns:
+        For each map the probabilities of its class: untouched, without the top, and without each control.
+    """
+    hidden = torch.cat([_variants(one, evidence) for one, evidence in zip(inputs, shown, strict=True)])
+    with torch.inference_mode():
+        logits = torch.cat([network(part) for part in torch.split(hidden, _MOST_AT_ONCE)])
+    chances = logits.float().softmax(1).reshape(len(shown), 2 + CONTROLS, -1).cpu().numpy()
+    return [_verification(chances[row, :, k]) for row, k in enumerate(class_ids)]
+
+
+def _verification(chances: Floats) -> Verification:
+    untouched, without_top, *without_random = (float(chance) for chance in chances)
+    return Verification(AREA, untouched, without_top, tuple(without_random))
+
+
+def _variants(one: Tensor, evidence: Floats) -> Tensor:
+    """The input untouched, without the top cells, and without each control, 5 x 3 x H x W."""
+    side = min(one.shape[1:])
+    sigma = _SIGMA * side
+    blurred = gaussian_blur(one, 2 * min(math.ceil(3 * sigma), side - 1) + 1, sigma)
+    masks = torch.from_numpy(np.stack(_masks(evidence))).to(one)
+    pixels = F.interpolate(masks[:, None], one.shape[1:], mode="nearest")
+    return torch.where(pixels > 0, blurred[None], one[None])
+
+
+def _masks(evidence: Floats) -> list[Floats]:
+    """No cell, the highest cells, and those moved by seeded offsets that are not zero; each h x w."""
+    top = np.zeros(evidence.size, np.float32)
+    top[np.argsort(-evidence, axis=None, kind="stable")[: math.ceil(AREA * evidence.size)]] = 1
+    mask = top.reshape(evidence.shape)
+    steps = np.random.default_rng(_SEED).choice(
+        np.arange(1, evidence.size), CONTROLS, replace=evidence.size <= CONTROLS
+    )
+    moved = [np.roll(mask, divmod(int(step), evidence.shape[1]), (0, 1)) for step in steps]
+    return [np.zeros_like(mask), mask, *moved]
