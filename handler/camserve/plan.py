@@ -27,7 +27,13 @@ def plan(options: Options, engine: Engine, labels: Labels, max_classes: int, max
     if contrast is not None and isinstance(classes, tuple) and contrast in classes:
         raise InvalidOption(f"Option 'contrast': class {contrast} is explained itself; choose another class.")
     return Task(
-        _method(options, engine, layer), layer, classes, contrast, options.polarity, options.channels, options.verify
+        _method(options, engine, layer, max_forwards),
+        layer,
+        classes,
+        contrast,
+        options.polarity,
+        options.channels,
+        options.verify,
     )
 
 

@@ -74,7 +74,7 @@ class Channel:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """The probability of the explained class: untouched, without the map's top `area`, and without as much elsewhere."""
+    """The explained class's probability: untouched, without the map's top `area`, and without as much elsewhere."""
 
     area: float
     probability: float
