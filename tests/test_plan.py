@@ -56,14 +56,20 @@ def test_any_layer_with_a_grid_can_be_named(seeded):
     ("options", "message"),
     [
         pytest.param(
-            {"classes": "10"}, "Expected a class index from 0 to 9, got 10.", id="an index past the last class"
+            {"classes": "10"},
+            "Option 'classes': expected a class index from 0 to 9, got 10.",
+            id="an index past the last class",
         ),
         pytest.param(
             {"classes": "tusker"},
-            "No class is named 'tusker'; a GET of the model lists its 10 classes.",
+            "Option 'classes': no class is named 'tusker'; a GET of the model lists its 10 classes.",
             id="a name that is none",
         ),
-        pytest.param({"contrast": 10}, "Expected a class index from 0 to 9, got 10.", id="a contrast past the last"),
+        pytest.param(
+            {"contrast": 10},
+            "Option 'contrast': expected a class index from 0 to 9, got 10.",
+            id="a contrast past the last",
+        ),
         pytest.param(
             {"classes": "2,3", "contrast": "label 3"},
             "Option 'contrast': class 3 is explained itself; choose another class.",
@@ -112,4 +118,4 @@ def test_a_name_that_several_classes_share_lists_their_ids(tmp_path):
     shared = loaded(tmp_path, labels=(*LABELS[:8], "Crane", "crane"))
     with pytest.raises(InvalidOption) as caught:
         planned(shared, classes="CRANE")
-    assert str(caught.value) == "Several classes are named 'CRANE': choose one of the ids [8, 9]."
+    assert str(caught.value) == "Option 'classes': several classes are named 'CRANE': choose one of the ids [8, 9]."

@@ -90,8 +90,8 @@ class Settings(Section):
     """The rule behind `explain=auto`."""
 
     # Limits
-    max_pixels: int = Field(50_000_000, ge=1)
-    """Pixels of a picture."""
+    max_pixels: int = Field(50_000_000, ge=1, le=178_956_970)
+    """Pixels of a picture; above the upper bound Pillow refuses by itself."""
     max_picture_side: int = Field(16_384, ge=16)
     """Longest side of a picture, in pixels."""
     max_aspect_ratio: float = Field(20.0, ge=1)
@@ -129,7 +129,12 @@ class Settings(Section):
 def _from_text(name: str, text: str) -> Any:
     """A variable's text as a value; sections are written as JSON."""
     sections: dict[str, type[Section]] = {"preprocessing": Preprocessing, "explain_when": ExplainWhen}
-    return sections[name].from_json(text) if name in sections else text
+    if name not in sections:
+        return text
+    try:
+        return sections[name].from_json(text)
+    except SetupError as error:
+        raise SetupError(f"CAMSERVE_{name.upper()}: {error}") from error
 
 
 def _sentence(error: ValidationError) -> str:
