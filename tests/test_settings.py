@@ -134,12 +134,14 @@ def test_the_architecture_must_be_given():
 
 @pytest.mark.parametrize("text", ["", "not JSON", "[1]", "{"], ids=["empty", "words", "a list", "cut short"])
 def test_a_section_that_is_no_json_object_is_refused(text):
-    with pytest.raises(SetupError, match=r"^Setting 'settings': "):
+    with pytest.raises(SetupError, match=r"^CAMSERVE_EXPLAIN_WHEN: Setting 'settings': "):
         read(CAMSERVE_EXPLAIN_WHEN=text)
 
 
 def test_a_fault_in_a_variables_section_names_the_key():
-    with pytest.raises(SetupError, match=r"^Setting 'sample': Input should be less than or equal to 1, got 2\.$"):
+    with pytest.raises(
+        SetupError, match=r"^CAMSERVE_EXPLAIN_WHEN: Setting 'sample': Input should be less than or equal to 1, got 2\.$"
+    ):
         read(CAMSERVE_EXPLAIN_WHEN='{"sample": 2}')
 
 

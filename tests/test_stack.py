@@ -128,6 +128,13 @@ def test_the_reason_stands_in_the_log(messages, reason):
 # The processes
 
 
+@pytest.fixture
+def children():
+    """children(): the processes begun since; other tests' servers may be running beside them."""
+    before = set(psutil.Process().children(recursive=True))
+    return lambda: [process for process in psutil.Process().children(recursive=True) if process not in before]
+
+
 @pytest.mark.live
 def test_a_refusal_of_the_handler_is_passed_on(archives, tmp_path):
     stack = echo_stack(archives, tmp_path / "state", ECHO_REFUSAL="camserve: the labels do not fit the head.")
@@ -152,11 +159,11 @@ def test_an_old_refusal_in_the_log_does_not_count(archives, tmp_path):
 
 
 @pytest.mark.live
-def test_stop_leaves_no_process_and_no_folder(archives, tmp_path, temporary):
+def test_stop_leaves_no_process_and_no_folder(archives, tmp_path, temporary, children):
     seen = []
     with echo_stack(archives, tmp_path / "state with 'blanks'") as stack:
         stack.wait_ready(60, seen.append)
-        started = psutil.Process().children(recursive=True)
+        started = children()
         assert {"java", "nginx"} <= {process.name() for process in started}
         assert len(list(temporary.iterdir())) == 1
     assert seen == sorted(seen)
@@ -183,10 +190,10 @@ def test_a_request_that_is_being_answered_is_answered_before_the_end(archives, t
 
 
 @pytest.mark.live
-def test_a_process_that_ends_is_noticed(archives, tmp_path):
+def test_a_process_that_ends_is_noticed(archives, tmp_path, children):
     with echo_stack(archives, tmp_path / "state") as stack:
         stack.wait_ready(60)
-        for process in psutil.Process().children(recursive=True):
+        for process in children():
             if process.name() == "java":
                 process.kill()
         with pytest.raises(StackError, match=r"^TorchServe ended: "):
@@ -241,11 +248,11 @@ def test_a_signal_stops_everything(serve_command, tmp_path, number, when):
 
 @pytest.mark.live
 @outlives
-def test_start_returns_when_ready_and_stop_ends_it(serve_command, tmp_path, capfd):
+def test_start_returns_when_ready_and_stop_ends_it(serve_command, tmp_path, capfd, children):
     start(serve_command, tmp_path / "state", 60)
     assert "62.0%    281  tabby" in capfd.readouterr().out
     assert (tmp_path / "overlay.jpg").read_bytes() == b"jpeg"
-    started = psutil.Process().children(recursive=True)
+    started = children()
     assert stop(tmp_path / "state")
     psutil.wait_procs(started, timeout=5)
     assert not [process for process in started if process.is_running()]
@@ -254,9 +261,9 @@ def test_start_returns_when_ready_and_stop_ends_it(serve_command, tmp_path, capf
 
 @pytest.mark.live
 @outlives
-def test_stop_ends_what_a_killed_serve_left(serve_command, tmp_path, temporary):
+def test_stop_ends_what_a_killed_serve_left(serve_command, tmp_path, temporary, children):
     start(serve_command, tmp_path / "state", 60)
-    started = psutil.Process().children(recursive=True)
+    started = children()
     serving = next(process for process in started if process.ppid() == os.getpid())
     serving.kill()
     serving.wait()

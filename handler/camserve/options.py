@@ -79,8 +79,8 @@ def _selector(value: Any) -> int | str:
 
 def _classes(value: Any) -> int | tuple[int | str, ...]:
     """`top:N` as the number N, else the selectors in order, each once."""
-    if isinstance(value, str) and (top := re.fullmatch(r"top:([0-9]{1,4})", _word(value))):
-        count = int(top[1])
+    if isinstance(value, str) and _word(value).startswith("top:"):
+        count = _integer(_word(value).removeprefix("top:"))
         if not 1 <= count <= MOST_CLASSES:
             raise ValueError
         return count

@@ -85,10 +85,18 @@ def _classes(options: Options, labels: Labels, max_classes: int) -> int | tuple[
         return min(options.classes, len(labels), max_classes)
     if len(options.classes) > max_classes:
         raise InvalidOption(f"Option 'classes': expected at most {max_classes}, got {len(options.classes)}.")
-    return tuple(dict.fromkeys(labels.find(selector) for selector in options.classes))
+    return tuple(dict.fromkeys(_find("classes", selector, labels) for selector in options.classes))
 
 
 def _contrast(options: Options, labels: Labels) -> int | Literal["runner_up"] | None:
     if options.contrast is None:
         return None
-    return "runner_up" if options.contrast == "runner_up" else labels.find(options.contrast)
+    return "runner_up" if options.contrast == "runner_up" else _find("contrast", options.contrast, labels)
+
+
+def _find(option: str, selector: int | str, labels: Labels) -> int:
+    """A class id; the error names the option."""
+    try:
+        return labels.find(selector)
+    except InvalidOption as error:
+        raise InvalidOption(f"Option '{option}': {str(error)[0].lower()}{str(error)[1:]}") from None

@@ -61,6 +61,8 @@ def read(row: Row, max_instances: int) -> Call:
     body = _body(row)
     if body is None and not fields.get("data") and _wants_description(row):
         return Call(row, kind="describe")
+    if body is not None and "data" in fields:
+        raise InvalidRequest("The picture came twice, as the body and as the field 'data'; send it once.")
     default = {"explain": True} if row.headers.get("explain", "").lower() == "true" else {}
     if isinstance(body, dict) and "instances" in body:
         return _kserve(row, body, default | headers, fields, query, max_instances)

@@ -105,8 +105,8 @@ class Settings(Section):
     """When a map is flagged."""
 
     # Limits
-    max_pixels: int = Field(50_000_000, ge=1)
-    """Pixels of a picture."""
+    max_pixels: int = Field(50_000_000, ge=1, le=178_956_970)
+    """Pixels of a picture; above the upper bound Pillow refuses by itself."""
     max_picture_side: int = Field(16_384, ge=16)
     """Longest side of a picture, in pixels."""
     max_aspect_ratio: float = Field(20.0, ge=1)
@@ -150,7 +150,12 @@ def _from_text(name: str, text: str) -> Any:
         "explain_when": ExplainWhen,
         "flags": FlagThresholds,
     }
-    return sections[name].from_json(text) if name in sections else text
+    if name not in sections:
+        return text
+    try:
+        return sections[name].from_json(text)
+    except SetupError as error:
+        raise SetupError(f"CAMSERVE_{name.upper()}: {error}") from error
 
 
 def _sentence(error: ValidationError) -> str:

@@ -112,9 +112,7 @@ def lossless() -> list:
         pytest.param(encoded(palette(), "GIF"), RGB, id="GIF"),
         pytest.param(encoded(hole, "GIF", transparency=index), on_white(RGB), id="GIF with transparency"),
         pytest.param(encoded(RGB, "WEBP", lossless=True), RGB, id="WebP lossless"),
-        pytest.param(
-            encoded(alpha(), "WEBP", lossless=True, exact=True), on_white(RGB), id="WebP lossless with alpha"
-        ),
+        pytest.param(encoded(alpha(), "WEBP", lossless=True, exact=True), on_white(RGB), id="WebP lossless with alpha"),
         pytest.param(animated("WEBP", lossless=True), RGB, id="WebP animated, first frame"),
         pytest.param(encoded(RGB, "BMP"), RGB, id="BMP"),
         pytest.param(encoded(palette(), "BMP"), RGB, id="BMP palette"),
@@ -124,7 +122,7 @@ def lossless() -> list:
         pytest.param(encoded(alpha(), "TIFF"), on_white(RGB), id="TIFF RGBA lies over white"),
         pytest.param(animated("TIFF"), RGB, id="TIFF of several pages, first page"),
         pytest.param(tiff(ramp16(), "II"), grey3((ramp16() // 257).astype(np.uint8)), id="TIFF 16-bit grey"),
-        pytest.param(tiff(ramp16(), "MM"), grey3((ramp16() // 257).astype(np.uint8)), id="TIFF 16-bit grey, big-endian"),
+        pytest.param(tiff(ramp16(), "MM"), grey3((ramp16() // 257).astype(np.uint8)), id="TIFF 16-bit, big-endian"),
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 
 import numpy as np
 import pytest
@@ -70,9 +71,8 @@ def test_the_heat_lies_on_the_cat(service):
     assert reply.explained["regions"][0]["share"] > 0.3
 
 
+@pytest.mark.tool("curl")
 def test_curl_uploads_a_file(service, tmp_path):
-    import subprocess
-
     picture = tmp_path / "cat.jpg"
     picture.write_bytes(CAT)
     for upload in (["-T", picture], ["--data-binary", f"@{picture}"]):

@@ -18,6 +18,7 @@ def test_the_readme_has_commands():
     assert sum("curl" in block for block in BLOCKS) >= 2
 
 
+@pytest.mark.tool("curl")
 def test_the_readmes_commands_work(service, tmp_path):
     (tmp_path / "handler").symlink_to(REPO / "handler")
     script = "\n".join(BLOCKS).replace("localhost:8080", service.gateway.removeprefix("http://"))

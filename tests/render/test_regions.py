@@ -26,7 +26,9 @@ def grid(text: str) -> np.ndarray:
             "80000/00000/00000/00088/00088", [((3, 3, 5, 5), 0.8), ((0, 0, 1, 1), 0.2)], id="two, the later one larger"
         ),
         pytest.param("80000/08000/00800/00000/00000", [((0, 0, 3, 3), 1.0)], id="cells that touch at a corner are one"),
-        pytest.param("80800/00000/00000/00000/00000", [((0, 0, 1, 1), 0.5), ((2, 0, 3, 1), 0.5)], id="a gap parts them"),
+        pytest.param(
+            "80800/00000/00000/00000/00000", [((0, 0, 1, 1), 0.5), ((2, 0, 3, 1), 0.5)], id="a gap parts them"
+        ),
         pytest.param("84000/00000/00000/00000/00000", [((0, 0, 2, 1), 1.0)], id="exactly half the peak counts"),
         pytest.param("83000/00000/00000/00000/00000", [((0, 0, 1, 1), 8 / 11)], id="less than half does not"),
         pytest.param("8-000/00000/00000/00000/00000", [((0, 0, 1, 1), 1.0)], id="negative cells weigh nothing"),

@@ -149,10 +149,10 @@ def _as_map(seen: _Sighting, tokens: TokenLayout | None) -> tuple[Tensor, Reshap
 
 
 def _has_gradient(network: nn.Module, layer: Layer, probe: Tensor) -> bool:
-    """Whether the probe's highest logits depend on the layer."""
+    """Whether the probe's logits depend on the layer."""
     with capture([layer], graph=True) as captured:
         logits = network(probe)
-    score = logits.max(1).values.sum()
+    score = logits.sum()
     if not score.requires_grad:
         return False
     (gradient,) = torch.autograd.grad(score, [captured[layer.name]], allow_unused=True)
