@@ -74,6 +74,7 @@ ACCEPTED = [
     ("polarity", "both", "both"),
     ("channels", "0", 0),
     ("channels", 0, 0),
+    ("channels", "16", 16),
     ("maps", "overlay,heatmap, grid ,regions", ("overlay", "heatmap", "grid", "regions")),
     ("maps", ["grid", "grid"], ("grid",)),
     ("maps", '["Regions"]', ("regions",)),
@@ -93,6 +94,7 @@ ACCEPTED = [
     ("crop", None, None),
     ("verify", "false", False),
     ("verify", False, False),
+    ("verify", "True", True),
 ]
 
 
@@ -111,14 +113,14 @@ EXPECTED = {
     "layer": "the name of a layer",
     "contrast": "a class index, a label or runner_up",
     "polarity": "positive, negative or both",
-    "channels": "0 (maps of single channels are not available in this version)",
+    "channels": "a number of the most influential channels from 0 to 16",
     "maps": "any of overlay, heatmap, grid, regions",
     "colormap": f"one of {', '.join(COLORMAPS)}",
     "opacity": "a number from 0 to 1",
     "image_format": "jpeg, png or webp",
     "max_side": "a number of pixels from 64 to 2048",
     "crop": "x,y,width,height in whole pixels, at least 16x16",
-    "verify": "false (verification is not available in this version)",
+    "verify": "true or false",
 }
 
 REFUSED = {
@@ -129,14 +131,14 @@ REFUSED = {
     "layer": ["", 3, "x" * 201, ["a"]],
     "contrast": ["", "label:", True, 1.5, [1]],
     "polarity": ["", "up", None, 1],
-    "channels": ["1", 16, "", True, None],
+    "channels": ["17", -1, "", True, None, 1.5],
     "maps": ["", "overlay,,grid", "saliency", [], None, 1, [["grid"]], {"grid": 1}],
     "colormap": ["", "rainbows", "colormap_jet", 2, None],
     "opacity": ["-0.1", 1.01, "nan", math.nan, math.inf, "", "half", True, None, "0_1", "٠", [0.5], 10**400],
     "image_format": ["gif", "jpg", "", None, 1],
     "max_side": ["63", 63, 2049, "", 512.0, None, "512px"],
     "crop": ["1,2,3", "1,2,16,15", "-1,0,20,20", "0,0,16.5,20", "0,0,20,20,20", [], {"x": 1}, "a,b,c,d", 7],
-    "verify": ["true", True, 1, "", None],
+    "verify": ["yes", 1, "", None],
 }
 CASES = [(name, value) for name, values in REFUSED.items() for value in values]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from camserve.cam.methods import METHODS
 from camserve.errors import InvalidOption
 from camserve.options import parse
 from camserve.plan import plan
@@ -11,8 +12,8 @@ from camserve.records import Task
 from toynets import LABELS, loaded
 
 
-def planned(pipeline, most: int = 20, **options) -> Task:
-    return plan(parse(options), pipeline.engine, pipeline.labels, most)
+def planned(pipeline, most: int = 20, forwards: int = 0, **options) -> Task:
+    return plan(parse(options), pipeline.engine, pipeline.labels, most, forwards)
 
 
 def test_a_plain_request_has_a_valid_task_too(seeded):
@@ -89,8 +90,34 @@ def test_any_layer_with_a_grid_can_be_named(seeded):
         ),
         pytest.param(
             {"method": "magic"},
-            "Option 'method': expected one of cam, gradcam, hirescam, layercam in this version, got 'magic'.",
+            f"Option 'method': expected one of {', '.join(METHODS)}, got 'magic'.",
             id="a method that is none",
+        ),
+        pytest.param(
+            {"method": "scorecam"},
+            "Option 'method': scorecam needs 16 forwards at 'features' and this model's setting max_forwards allows 0; "
+            "use gradcam.",
+            id="a method of many forwards",
+        ),
+        pytest.param(
+            {"method": "eigencam", "classes": "2"},
+            "Option 'classes': eigencam does not take it; leave it out.",
+            id="classes for a method that looks at none",
+        ),
+        pytest.param(
+            {"method": "eigengradcam", "polarity": "both"},
+            "Option 'polarity': eigengradcam does not take it; leave it out.",
+            id="a polarity where the sign is arbitrary",
+        ),
+        pytest.param(
+            {"method": "saliency", "layer": "features"},
+            "Option 'layer': saliency does not take it; leave it out.",
+            id="a layer for a method of the input",
+        ),
+        pytest.param(
+            {"method": "guided_backprop", "channels": "2"},
+            "Option 'channels': guided_backprop does not take it; leave it out.",
+            id="channels of a method that has none",
         ),
         pytest.param(
             {"method": "cam", "layer": "early.1"},

@@ -28,6 +28,7 @@ def test_the_defaults_are_the_documented_limits():
         "max_answer_bytes": 4_000_000,
         "max_overlay_bytes": 65_536,
         "max_instances": 8,
+        "max_forwards": 0,
         "max_classes": 20,
     }
 

@@ -40,9 +40,7 @@ def plan(options: Options, engine: Engine, labels: Labels, max_classes: int, max
 def _method(options: Options, engine: Engine, layer: str, max_forwards: int) -> str:
     method = METHODS.get(options.method)
     if method is None:
-        raise InvalidOption(
-            f"Option 'method': expected one of {', '.join(METHODS)} in this version, got {quoted(options.method)}."
-        )
+        raise InvalidOption(f"Option 'method': expected one of {', '.join(METHODS)}, got {quoted(options.method)}.")
     if method.needs == "closed form" and not engine.is_exact(options.method, layer):
         raise InvalidOption(
             f"Option 'method': {options.method} needs a global average pool and a linear head right behind the "

@@ -11,6 +11,7 @@ import reference
 from camserve.cam import engine as engines
 from camserve.cam.engine import FAILED, Engine
 from camserve.cam.gates import prove
+from camserve.cam.methods import METHODS
 from camserve.model.architectures import TOKENS
 from camserve.records import Task
 from networks import CLASSES, DEFAULTS, EXACT, KINDS, Patches, inputs, network, seeded
@@ -66,6 +67,19 @@ def by_hand(net: nn.Module, layer: str, calls: int, one: Tensor, score) -> tuple
     return last.detach().numpy()[0], last.grad.numpy()[0]
 
 
+def asked(method: str, layer: str) -> list[Task]:
+    """Four rows that use what the method takes."""
+    takes = METHODS[method].takes
+    if not takes["classes"]:
+        return [task(method, layer)] * 4
+    return [
+        task(method, layer, 2),
+        task(method, layer, (3,), contrast=7),
+        task(method, layer, (1, 5), polarity="negative" if takes["polarity"] else "positive"),
+        task(method, layer, 1, contrast="runner_up", polarity="both" if takes["polarity"] else "positive"),
+    ]
+
+
 def expected(engine: Engine, one: Tensor, ask: Task, class_id: int, contrast: int | None) -> np.ndarray:
     """The map by the reference, in the engine's scale."""
     sign = -1.0 if ask.polarity == "negative" else 1.0
@@ -78,7 +92,7 @@ def expected(engine: Engine, one: Tensor, ask: Task, class_id: int, contrast: in
             weight = engine.closed_form.weight.double().numpy()
             row = weight[class_id] - (0 if contrast is None else weight[contrast])
             A, G = np.maximum(A, 0), np.broadcast_to(sign * row[:, None, None] / A[0].size, A.shape)
-        if ask.method != "layercam":
+        if METHODS[ask.method].linear:
             return sign * reference.METHODS[ask.method](A, G) * A[0].size
     return sign * reference.METHODS[ask.method](A, G)
 
@@ -91,18 +105,15 @@ def assert_close(ours: np.ndarray, theirs: np.ndarray, relative: float = 1e-5) -
 @pytest.mark.parametrize(("kind", "layer", "method"), CASES, ids=["-".join(case) for case in CASES])
 def test_maps_equal_the_reference(engine_of, kind, layer, method):
     engine, batch = engine_of(kind), inputs(4, seed=2)
-    asks = [
-        task(method, layer, 2),
-        task(method, layer, (3,), contrast=7),
-        task(method, layer, (1, 5), polarity="negative"),
-        task(method, layer, 1, contrast="runner_up", polarity="both"),
-    ]
+    asks = asked(method, layer)
     trace = engine.forward(batch, asks)
     order = trace.logits.detach().argsort(1, descending=True)
     for row, maps in enumerate(engine.maps(trace, asks)):
         for one in maps:
             assert one.failure is None
             assert_close(one.map, expected(engine, batch[row : row + 1], asks[row], one.class_id, one.contrast))
+    if not METHODS[method].discriminative:
+        return
     first, _, _, last = engine.maps(engine.forward(batch, asks), asks)
     assert [one.class_id for one in first] == order[0, :2].tolist()
     assert (last[0].class_id, last[0].contrast) == tuple(order[3, :2].tolist())
@@ -121,13 +132,13 @@ def test_cam_is_the_heads_weights_on_what_is_pooled(engine_of, kind):
 def test_the_default_layer_and_exactness(kind, engine_of):
     engine = engine_of(kind)
     assert engine.default == DEFAULTS[kind]
-    for method in ("gradcam", "hirescam"):
+    for method in ("gradcam", "hirescam", "xgradcam"):
         assert engine.is_exact(method, engine.default) == (kind in EXACT)
     assert not engine.is_exact("layercam", engine.default)
     assert not engine.is_exact("gradcam", next(iter(engine.layers)))
 
 
-@pytest.mark.parametrize("method", ["cam", "gradcam", "hirescam"])
+@pytest.mark.parametrize("method", ["cam", "gradcam", "hirescam", "xgradcam"])
 @pytest.mark.parametrize("kind", sorted(EXACT))
 def test_exact_maps_complete_to_the_logit(engine_of, kind, method):
     engine, batch = engine_of(kind), inputs(3, seed=4)
@@ -194,7 +205,7 @@ def test_tokens_are_laid_out_in_space():
     one = inputs(1, seed=7)
     A, G = by_hand(net, "norm", 1, one, lambda logits: logits[4])
     A, G = (part[1:].T.reshape(16, 8, 8) for part in (A, G))  # without the class token, row by row
-    found = engine.maps(engine.forward(one.repeat(3, 1, 1, 1), asks), asks)
+    found = engine.maps(engine.forward(one.repeat(len(asks), 1, 1, 1), asks), asks)
     for ask, maps in zip(asks, found, strict=True):
         assert_close(maps[0].map, reference.METHODS[ask.method](A, G))
 

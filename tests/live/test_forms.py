@@ -191,7 +191,7 @@ def assert_describes(reply: Reply) -> None:
     assert answer["default_layer"] == "bn2"
     assert len(answer["classes"]) == 1000
     assert {"name": "bn2", "channels": 1280, "grid_shape": [7, 7]} in answer["layers"]
-    assert [m["name"] for m in answer["methods"] if m["exact"]] == ["cam", "gradcam", "hirescam"]
+    assert [m["name"] for m in answer["methods"] if m["exact"]] == ["cam", "gradcam", "hirescam", "xgradcam"]
 
 
 @pytest.mark.parametrize("accept", ["application/json", "text/html", "*/*"])

@@ -7,7 +7,7 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
-from service import CAT, EGYPTIAN_CAT, TABBY, TIGER_CAT, grid, pixels
+from service import CAT, COFFEE, EGYPTIAN_CAT, TABBY, TIGER_CAT, grid, pixels
 
 pytestmark = pytest.mark.live
 
@@ -171,3 +171,46 @@ def test_timing_and_identity(service):
     assert answer["timing_ms"]["forward"] > 0
     assert answer["timing_ms"]["queue"] is not None
     assert service.ask(native=True).json["timing_ms"]["queue"] is None
+
+
+METHODS = [
+    "gradcam++",
+    "xgradcam",
+    "eigencam",
+    "eigengradcam",
+    "saliency",
+    "guided_backprop",
+    "guided_gradcam",
+    "deconvnet",
+]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_other_method_answers(service, method):
+    reply = service.ask("", params={"explain": "true", "maps": "overlay,grid", "method": method})
+    explanation = reply.json["explanation"]
+    assert (explanation["status"], explanation["method"]) == ("ok", method)
+    on_input = method in ("saliency", "guided_backprop", "guided_gradcam", "deconvnet")
+    assert explanation["grid_shape"] == ([224, 224] if on_input else [7, 7])
+    assert reply.json["predictions"] == service.ask().json["predictions"]
+
+
+def test_channels_come_with_their_share_and_their_part(service):
+    entry = service.ask("?explain=true&maps=grid&channels=16").explained
+    shares = [channel["share"] for channel in entry["channels"]]
+    assert len(shares) == 16
+    assert shares == sorted(shares, reverse=True)
+    assert 0 < sum(shares) < 1
+    assert all(grid(channel).shape == (7, 7) for channel in entry["channels"])
+
+
+def test_quality_and_verify(service):
+    entry = service.ask("?explain=true&verify=true", COFFEE).explained
+    assert entry["quality"]["flags"] == []
+    assert entry["quality"]["border_share"] < 0.5
+    measured = entry["verify"]
+    assert measured["probability"] == pytest.approx(
+        service.ask(data=COFFEE).json["predictions"][0]["probability"], abs=1e-4
+    )
+    assert measured["without_top"] < min(measured["without_random"])
+    assert "not_class_discriminative" in service.ask("?explain=true&method=eigencam").explained["quality"]["flags"]

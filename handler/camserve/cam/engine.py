@@ -154,6 +154,8 @@ class Engine:
         try:
             if method.needs == "input gradient":
                 return self._input_map(trace, task, target, gradients)
+            if method.needs == "forwards":
+                return self._weighed_map(trace, task, target)
             return self._class_map(trace, task, target, gradients)
         except Exception:
             _log.exception("camserve: an explanation failed")
