@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 
 from camserve.records import Floats, Quality
-from camserve.settings import FlagThresholds
 
 _RING_FROM = 5
 
 
-def assess(evidence: Floats, discriminative: bool, margin: float, thresholds: FlagThresholds) -> Quality:
+class Thresholds(Protocol):
+    """Where a number becomes a flag; the settings say what each means."""
+
+    @property
+    def flat_entropy(self) -> float:
+        """Above it the map is `flat`."""
+
+    @property
+    def border_share(self) -> float:
+        """Above it the map is `border_hugging`."""
+
+    @property
+    def single_cell_share(self) -> float:
+        """Above it the map is `single_cell`."""
+
+    @property
+    def low_margin(self) -> float:
+        """Below it the prediction has a `low_margin`."""
+
+
+def assess(evidence: Floats, discriminative: bool, margin: float, thresholds: Thresholds) -> Quality:
     """The quality of one map.
 
     Args:
@@ -47,7 +68,7 @@ def _flags(
     peak: float | None,
     discriminative: bool,
     margin: float,
-    thresholds: FlagThresholds,
+    thresholds: Thresholds,
 ) -> tuple[str, ...]:
     found = {
         "empty": peak is None,
