@@ -299,9 +299,7 @@ def test_pictures_are_dropped_largest_first_until_the_answer_fits(tmp_path):
     assert entry["regions"] == full["regions"]
     assert entry["status"] == found["explanation"]["status"] == "failed"
     last = "overlay" if "heatmap" in entry else "heatmap"
-    assert entry["reason"] == (
-        f"The {last} was dropped: the answer would pass 10000 bytes. Ask for fewer or smaller ones."
-    )
+    assert entry["reason"] == (f"Dropped {last}: the answer would pass 10000 bytes. Ask for fewer or smaller maps.")
     assert found["predictions"] == one(whole, image)["predictions"]
 
 

@@ -271,25 +271,41 @@ def _box(box: Box) -> list[float]:
 
 
 def _fitted(answer: dict[str, Any], limit: int) -> Answer:
-    """Serialise; while the answer is too large, drop its largest picture and say so."""
+    """Serialise; where that is too large, drop the largest pictures and say so."""
     body = orjson.dumps(answer)
-    while len(body) > limit and (largest := _largest_picture(answer)):
-        explanation, entry, name = largest
-        del entry[name]
-        entry["status"] = "failed"
-        entry["reason"] = f"The {name} was dropped: the answer would pass {limit} bytes. Ask for fewer or smaller ones."
-        explanation["status"] = _overall(explanation["classes"])
+    while len(body) > limit and _drop(answer, len(body) - limit, limit):
         body = orjson.dumps(answer)
     return Answer(200, "OK", JSON, body, {})
 
 
+def _drop(answer: dict[str, Any], excess: int, limit: int) -> bool:
+    """Drop pictures, largest first, until `excess` characters are gone; False if there was none to drop."""
+    dropped = False
+    while excess > 0 and (largest := _largest_picture(answer)):
+        explanation, entry, name = largest
+        excess -= _room(entry.pop(name))
+        entry["status"] = "failed"
+        entry["reason"] = f"Dropped {name}: the answer would pass {limit} bytes. Ask for fewer or smaller maps."
+        explanation["status"] = _overall(explanation["classes"])
+        dropped = True
+    return dropped
+
+
 def _largest_picture(answer: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], str] | None:
+    """The explanation, the class and the name of what takes most room; all of a class's channels count as one."""
     found = [
         (explanation, entry, name)
         for explanation in answer.get("explanations", [answer.get("explanation")])
         if explanation
         for entry in explanation.get("classes", [])
-        for name in ("overlay", "heatmap", "grid")
+        for name in ("overlay", "heatmap", "grid", "channels")
         if name in entry
     ]
-    return max(found, key=lambda one: len(one[1][one[2]]["data"]), default=None)
+    return max(found, key=lambda one: _room(one[1][one[2]]), default=None)
+
+
+def _room(part: dict[str, Any] | list[dict[str, Any]]) -> int:
+    """Characters of base64 in a picture, a grid or a list of channels."""
+    if isinstance(part, list):
+        return sum(len(channel["grid"]["data"]) for channel in part)
+    return len(part["data"])

@@ -214,3 +214,16 @@ def test_quality_and_verify(service):
     )
     assert measured["without_top"] < min(measured["without_random"])
     assert "not_class_discriminative" in service.ask("?explain=true&method=eigencam").explained["quality"]["flags"]
+
+
+def test_an_answer_that_would_be_too_large_loses_its_largest_parts(service):
+    # 20 classes with 16 channels of 112 x 112 cells each would be 21 MB; TorchServe kills a worker beyond 8 MB.
+    query = "?explain=true&maps=grid,overlay&classes=top:20&channels=16&method=hirescam&layer=conv_stem"
+    reply = service.ask(query)
+    assert len(reply.body) <= 4_000_000
+    explanation = reply.json["explanation"]
+    assert explanation["status"] == "partial"
+    dropped = [entry for entry in explanation["classes"] if entry["status"] == "failed"]
+    assert dropped
+    assert all(entry["reason"].startswith("Dropped channels: the answer would pass 4000000 bytes") for entry in dropped)
+    assert all("overlay" in entry for entry in dropped)

@@ -14,6 +14,10 @@ from camserve.model import architectures
 from camserve.model.labels import Labels
 from camserve.settings import Settings
 
+LONGEST_LABEL = 10_000
+LONGEST_LABELS = 1_000_000
+"""Characters. TorchServe kills a worker whose answer is too long, and labels cannot be dropped from one."""
+
 
 def load_network(settings: Settings, folder: Path, classes: int, device: torch.device) -> nn.Module:
     """Build the architecture, load its weights, switch to eval mode and freeze the parameters.
@@ -75,14 +79,21 @@ def load_labels(path: Path) -> Labels:
     """Class names, one a line.
 
     Raises:
-        SetupError: no such file, or it is not UTF-8 text.
+        SetupError: no such file, it is not UTF-8 text, or too long for an answer to carry.
     """
     try:
-        return Labels(path.read_text(encoding="utf-8").splitlines())
+        names = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError as error:
         raise SetupError(f"Labels not found: {path.name}.") from error
     except UnicodeDecodeError as error:
         raise SetupError(f"{path.name} must be UTF-8 text, one class name a line.") from error
+    longest, whole = max(map(len, names), default=0), sum(map(len, names))
+    if longest > LONGEST_LABEL or whole > LONGEST_LABELS:
+        raise SetupError(
+            f"{path.name}: expected names of at most {LONGEST_LABEL} characters and {LONGEST_LABELS} in all, "
+            f"the longest has {longest} and all have {whole}."
+        )
+    return Labels(names)
 
 
 def choose_device(settings: Settings, gpu_id: int | None) -> torch.device:
