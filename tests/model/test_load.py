@@ -118,15 +118,15 @@ def test_the_embedded_weights_are_refused_where_they_do_not_match(monkeypatch):
         embedded.weights()
 
 
-@pytest.mark.parametrize("names", [["x" * 10_001], ["x" * 1000] * 1001], ids=["one name", "all names"])
+@pytest.mark.parametrize("names", [["x" * 1001], ["x" * 1000] * 1001], ids=["one name", "all names"])
 def test_labels_that_no_answer_could_carry(tmp_path, names):
     (tmp_path / "labels.txt").write_text("\n".join(names))
     with pytest.raises(
-        SetupError, match=r"^labels\.txt: expected names of at most 10000 characters and 1000000 in all"
+        SetupError, match=r"^labels\.txt: expected names of at most 1000 characters and 1000000 in all"
     ):
         load_labels(tmp_path / "labels.txt")
 
 
 def test_the_longest_labels_allowed(tmp_path):
-    (tmp_path / "labels.txt").write_text("x" * 10_000)
+    (tmp_path / "labels.txt").write_text("x" * 1000)
     assert len(load_labels(tmp_path / "labels.txt")) == 1

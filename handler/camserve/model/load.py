@@ -14,7 +14,7 @@ from camserve.model import architectures
 from camserve.model.labels import Labels
 from camserve.settings import Settings
 
-LONGEST_LABEL = 10_000
+LONGEST_LABEL = 1_000
 LONGEST_LABELS = 1_000_000
 """Characters. TorchServe kills a worker whose answer is too long, and labels cannot be dropped from one."""
 
