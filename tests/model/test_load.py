@@ -121,9 +121,7 @@ def test_the_embedded_weights_are_refused_where_they_do_not_match(monkeypatch):
 @pytest.mark.parametrize("names", [["x" * 1001], ["x" * 1000] * 1001], ids=["one name", "all names"])
 def test_labels_that_no_answer_could_carry(tmp_path, names):
     (tmp_path / "labels.txt").write_text("\n".join(names))
-    with pytest.raises(
-        SetupError, match=r"^labels\.txt: expected names of at most 1000 characters and 1000000 in all"
-    ):
+    with pytest.raises(SetupError, match=r"^labels\.txt: expected names of at most 1000 characters and 1000000 in all"):
         load_labels(tmp_path / "labels.txt")
 
 
