@@ -39,6 +39,8 @@ class Preprocessing(Section):
     """Length of the shorter side after the resize, in pixels."""
     crop: int = Field(ge=8, le=4096)
     """Side of the square centre crop, in pixels; at most `resize`."""
+    squash: bool = False
+    """Resize both sides to `resize`, whatever the picture's shape."""
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     """Pillow's filter of that name, with antialiasing, as torchvision and timm use it."""
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)

@@ -54,8 +54,9 @@ def test_a_plain_pickle_is_refused(tmp_path, capsys):
     [
         ([torch.zeros(1)], "weights.pt must hold tensors by name (a state dict), not list."),
         ({"epoch": 3}, "weights.pt must hold tensors by name (a state dict), not dict."),
+        ({0: torch.zeros(1)}, "weights.pt must hold tensors by name (a state dict), not dict."),
     ],
-    ids=["a list", "a checkpoint"],
+    ids=["a list", "a checkpoint", "tensors by number"],
 )
 def test_what_is_no_state_dict_is_refused(tmp_path, value, sentence):
     with pytest.raises(SetupError) as refused:
@@ -69,6 +70,19 @@ def test_a_missing_or_empty_file(tmp_path):
     (tmp_path / "weights.pt").touch()
     with pytest.raises(SetupError, match=r"^weights\.pt is not a plain state dict"):
         state_dict(tmp_path / "weights.pt")
+
+
+@pytest.mark.parametrize("content", [b"not a pickle", b"\x80\x02}q\x00.", b"]", b"PK\x03\x04 cut off"])
+def test_a_file_of_something_else(tmp_path, content):
+    (tmp_path / "weights.pt").write_bytes(content)
+    with pytest.raises(SetupError, match=r"^weights\.pt is not a plain state dict"):
+        state_dict(tmp_path / "weights.pt")
+
+
+def test_a_file_that_cannot_be_read(tmp_path):
+    with pytest.raises(SetupError, match=r"^folder cannot be read: Is a directory\.$"):
+        (tmp_path / "folder").mkdir()
+        state_dict(tmp_path / "folder")
 
 
 def test_weights_that_do_not_fit_are_named():

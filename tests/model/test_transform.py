@@ -46,6 +46,7 @@ def reference(architecture: str):
         "timm/tf_efficientnet_lite0",
         "timm/resnet50",
         "timm/vit_base_patch16_224",
+        "timm/coat_lite_medium_384",  # squashed
         "torchvision/resnet50",
         "torchvision/inception_v3",
         "torchvision/efficientnet_b0",
@@ -63,6 +64,16 @@ def test_the_embedded_network_has_the_constants_of_its_weights():
     assert published_preprocessing("timm/tf_efficientnet_lite0") == Preprocessing(
         resize=256, crop=224, interpolation="bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
     )
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["deepseek_vit_412m.deepseek_v4_1_flash", "volo_d4_448.sail_in1k", "vit_5b_patch16_sapiens2.fb"],
+    ids=["padded to a square", "larger than the picture", "not square"],
+)
+def test_what_cannot_be_declared_is_not_guessed(name):
+    assert timm.get_pretrained_cfg(name) is not None
+    assert published_preprocessing(f"timm/{name}") is None
 
 
 def test_a_batch_is_its_rows():

@@ -141,14 +141,15 @@ def _completes(network: nn.Module, layer: Layer, proof: ClosedForm, head: nn.Lin
         fed, _, logits = _inputs_outputs(network, [head], probe)[head]
     activations = proof.then(layer.spatial(captured[layer.name]).float())
     pooled = activations.mean((2, 3))
-    if pooled.shape != fed.shape or not _close(pooled, fed.float(), 1e-4):
+    if pooled.shape != fed.shape or not _close(pooled, fed.float(), float(fed.abs().max().clamp(max=1))):
         return False
     maps = torch.einsum("kc,nchw->nkhw", proof.weight, activations)
-    return _close(maps.mean((2, 3)) + proof.bias, logits.float(), 1e-4)
+    return _close(maps.mean((2, 3)) + proof.bias, logits.float(), 1.0)
 
 
-def _close(ours: Tensor, theirs: Tensor, tolerance: float) -> bool:
-    return bool(((ours - theirs).abs() <= tolerance * theirs.abs().clamp(min=1)).all())
+def _close(ours: Tensor, theirs: Tensor, least: float) -> bool:
+    """To 1e-4 of each value, or of `least` where the value is smaller."""
+    return bool(((ours - theirs).abs() <= 1e-4 * theirs.abs().clamp(min=least)).all())
 
 
 def _shape(output: Any) -> str:

@@ -40,10 +40,13 @@ def _timm_preprocessing(name: str) -> Preprocessing | None:
     if card is None:
         return None
     config = timm.data.resolve_data_config(pretrained_cfg=card.to_dict())
-    side = int(config["input_size"][-1])
+    _, height, side = config["input_size"]
+    if config["crop_mode"] == "border" or height != side or config["crop_pct"] > 1:
+        return None  # padded, or not square: more than Preprocessing can say
     return Preprocessing(
         resize=math.floor(side / config["crop_pct"]),
         crop=side,
+        squash=config["crop_mode"] == "squash",
         interpolation=config["interpolation"],
         mean=config["mean"],
         std=config["std"],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -42,12 +41,16 @@ def state_dict(path: Path) -> Mapping[str, Tensor]:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise SetupError(f"Weights not found: {path.name}.") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except OSError as error:
+        raise SetupError(f"{path.name} cannot be read: {error.strerror}.") from error
+    except Exception as error:  # on text and broken files the unpickler trips over KeyError, IndexError and more
         raise SetupError(
             f"{path.name} is not a plain state dict: save it with torch.save(model.state_dict(), ...); "
             "files that would run code when loaded are refused."
         ) from error
-    if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):
+    if not isinstance(loaded, Mapping) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in loaded.items()
+    ):
         raise SetupError(f"{path.name} must hold tensors by name (a state dict), not {type(loaded).__name__}.")
     return loaded
 

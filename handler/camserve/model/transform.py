@@ -14,13 +14,13 @@ from camserve.settings import Preprocessing
 
 
 def view(picture: Picture, preprocessing: Preprocessing) -> tuple[Bytes, Box]:
-    """What the network sees: the shorter side resized, then the centre crop.
+    """What the network sees: the shorter side (or both) resized, then the centre crop.
 
     Returns:
         uint8 pixels, S x S x 3, equal to torchvision's and timm's resize and centre crop of the same
         picture; and the box they cover, in pixels of `picture`.
     """
-    width, height = _resized_size(picture, preprocessing.resize)
+    width, height = _resized_size(picture, preprocessing)
     pixels = resized(picture, width, height, preprocessing.interpolation)
     side = preprocessing.crop
     left, top = _middle(width, side), _middle(height, side)
@@ -37,9 +37,11 @@ def to_input(views: Sequence[Bytes], preprocessing: Preprocessing, device: torch
     return scaled.sub_(mean).div_(std)
 
 
-def _resized_size(picture: Picture, shorter: int) -> tuple[int, int]:
-    """Width and height with the shorter side at `shorter`; the longer is cut to whole pixels."""
-    width, height = picture.width, picture.height
+def _resized_size(picture: Picture, preprocessing: Preprocessing) -> tuple[int, int]:
+    """Width and height with the shorter side at `resize`; the longer is cut to whole pixels."""
+    width, height, shorter = picture.width, picture.height, preprocessing.resize
+    if preprocessing.squash:
+        return shorter, shorter
     if width <= height:
         return shorter, int(shorter * height / width)
     return int(shorter * width / height), shorter
