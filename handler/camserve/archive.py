@@ -1,4 +1,7 @@
-"""Model, weights, labels and settings to a .mar that runs on any TorchServe with the requirements installed."""
+"""Model, weights, labels and settings to a .mar that runs on any TorchServe with the requirements installed.
+
+And back: `opened` loads a model, from an archive or from its parts, without TorchServe.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import orjson
 import torch
 import yaml
 from torch import Tensor
@@ -67,6 +73,25 @@ def build(recipe: Recipe, store: Path) -> Path:
         return _pack(recipe, content, settings, store, Path(scratch))
 
 
+@contextmanager
+def opened(recipe: Recipe) -> Iterator[Pipeline]:
+    """The pipeline of a model, as a worker would load it, for as long as the block lasts.
+
+    `recipe.architecture` may also be the path of an archive; its own weights, labels and settings are taken then.
+
+    Raises:
+        SetupError: a part is missing, does not fit, or a gate fails.
+    """
+    with tempfile.TemporaryDirectory(prefix="camserve-") as scratch:
+        content = Path(scratch)
+        if recipe.architecture.endswith(".mar"):
+            name, version, config = _unpack(Path(recipe.architecture), content)
+        else:
+            name, version, config = recipe.name, recipe.version, _fill(content, recipe)
+        settings = Settings.read(config.get("camserve") or {})
+        yield Pipeline.load(content, settings, name, version, settings.threads or os.cpu_count() or 1)
+
+
 def check_room(folder: Path, needed: int) -> None:
     """Check the free space first: torch and the archiver report a full disk in many unclear ways.
 
@@ -93,6 +118,23 @@ def _fill(content: Path, recipe: Recipe) -> dict[str, Any]:
         **recipe.settings,
     }
     return {**recipe.server, "camserve": section}
+
+
+def _unpack(archive: Path, content: Path) -> tuple[str, str, dict[str, Any]]:
+    """Name, version and model-config.yaml of an archive whose files are put into `content`."""
+    if not archive.is_file():
+        raise SetupError(f"There is no archive {str(archive)!r}: build it with `camserve archive`.")
+    try:
+        with zipfile.ZipFile(archive) as packed:
+            check_room(content, sum(entry.file_size for entry in packed.infolist()))
+            packed.extractall(content)
+        model = orjson.loads((content / "MAR-INF" / "MANIFEST.json").read_bytes())["model"]
+        config = yaml.safe_load((content / model["configFile"]).read_text(encoding="utf-8"))
+        return model["modelName"], str(model["modelVersion"]), config
+    except (zipfile.BadZipFile, FileNotFoundError, KeyError, ValueError, yaml.YAMLError) as error:
+        raise SetupError(
+            f"{archive.name} is not an archive of camserve's: build it with `camserve archive`."
+        ) from error
 
 
 def _own_module(content: Path, architecture: str) -> str:
