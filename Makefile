@@ -3,9 +3,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STRICT ?= 0
+CODE := handler tests benchmarks docs
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve start stop archive test lint format clean
+.PHONY: help install serve start stop archive test lint format bench pictures clean
 
 help: ## Print this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -40,14 +41,20 @@ test: .venv/installed ## Run all tests; STRICT=1 makes a skipped test a failure
 	CAMSERVE_STRICT=$(STRICT) $(BIN)/python -m pytest
 
 lint: .venv/installed ## Style, types and import contracts
-	$(BIN)/ruff format --check handler tests
-	$(BIN)/ruff check handler tests
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/ruff check $(CODE)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
 format: .venv/installed ## Put the code into its standard form
-	$(BIN)/ruff format handler tests
-	$(BIN)/ruff check --fix handler tests
+	$(BIN)/ruff format $(CODE)
+	$(BIN)/ruff check --fix $(CODE)
+
+bench: .venv/installed ## Measure what explanations cost; writes benchmarks/RESULTS.md (half an hour)
+	$(BIN)/python benchmarks/engine.py
+
+pictures: .venv/installed ## Draw the documents' pictures again
+	$(BIN)/python docs/draw.py
 
 clean: stop ## Remove what was built, but not the virtual environment
 	rm -rf model_store/*.mar .camserve overlay.jpg .mypy_cache .ruff_cache .pytest_cache

@@ -78,7 +78,7 @@ def test_pictures_are_written_as_they_are_in_the_answer(seeded, tmp_path):
 def test_several_classes_give_a_sheet(seeded, tmp_path):
     (tmp_path / "cat.jpg").write_bytes(cat())
     list(explain(seeded, [tmp_path / "cat.jpg"], {"classes": "top:6"}, tmp_path / "out"))
-    drawn = opened(tmp_path / "out" / "cat-sheet.png")
+    drawn = opened(tmp_path / "out" / "cat-sheet.jpg")
     columns, rows = 4, 2  # the picture and six overlays
     assert drawn.shape[1] == columns * 248 + 8
     assert drawn.shape[0] > rows * 240 * 300 / 451
@@ -145,7 +145,7 @@ def test_the_command_explains_a_folder(photos, model, tmp_path, capsys):
     told = capsys.readouterr().out
     assert told.endswith(f"Explained 2 of 2 pictures into {out}.\n")
     assert f"{photos / 'one.jpg'}: label " in told
-    assert {"one.json", "one-sheet.png", "two.json", "two-sheet.png"} <= set(names(out))
+    assert {"one.json", "one-sheet.jpg", "two.json", "two-sheet.jpg"} <= set(names(out))
     assert len(json.loads((out / "one.json").read_bytes())["explanation"]["classes"]) == 3
 
 
@@ -224,7 +224,7 @@ def test_every_option_is_a_flag(capsys):
 def test_a_sheet_is_a_picture(seeded, tmp_path):
     (tmp_path / "cat.jpg").write_bytes(cat())
     list(explain(seeded, [tmp_path / "cat.jpg"], {"classes": "1,2"}, tmp_path / "out"))
-    drawn = opened(tmp_path / "out" / "cat-sheet.png")
+    drawn = opened(tmp_path / "out" / "cat-sheet.jpg")
     original = drawn[8 : 8 + 160, 8:248].astype(int)
     overlaid = drawn[8 : 8 + 160, 256:496].astype(int)
     assert np.abs(original - overlaid).mean() > 5, "the overlay shows nothing"

@@ -116,7 +116,7 @@ def _add_explain(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Explain pictures as the service would, without a server. For each picture NAME this writes\n"
         "NAME.json, the service's answer; NAME-CLASS-overlay.jpg; and, where several classes are\n"
-        "explained, NAME-sheet.png, which shows them side by side."
+        "explained, NAME-sheet.jpg, which shows them side by side."
     )
     parser.epilog = (
         "examples:\n"

@@ -93,7 +93,7 @@ def _drawn(row: Row, body: Mapping[str, Any], pipeline: Pipeline) -> Iterator[tu
                 data = base64.b64decode(entry[kind]["data"])
                 yield f"{entry['class_id']}-{kind}{_ENDINGS[entry[kind]['mime']]}", data
     if sum("overlay" in entry for entry in classes) > 1:
-        yield "sheet.png", _sheet(row.fields["data"], body, pipeline.limits)
+        yield "sheet.jpg", _sheet(row.fields["data"], body, pipeline.limits)
 
 
 def _sheet(image: bytes, body: Mapping[str, Any], limits: SizeLimits) -> bytes:
@@ -108,7 +108,7 @@ def _sheet(image: bytes, body: Mapping[str, Any], limits: SizeLimits) -> bytes:
             tiles.append(Tile(overlay.pixels, caption))
     explanation = body["explanation"]
     note = f"{body['model']['architecture']}, {explanation['method']} at {explanation['layer']}"
-    return encode(sheet(tiles, min(_COLUMNS, len(tiles)), note=note), "png").data
+    return encode(sheet(tiles, min(_COLUMNS, len(tiles)), note=note), "jpeg").data
 
 
 def _line(body: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ import torch
 
 from camserve.cam.layers import find_default, find_layers
 from camserve.model import architectures
-from networks import inputs, network
+from networks import inputs, network, seeded
 
 CASES = {
     # name: side, default layer, grid, channels
@@ -46,3 +46,21 @@ def test_vision_transformers_name_their_layer(tmp_path):
 
 def test_a_module_that_runs_several_times_counts_its_calls():
     assert find_layers(network("shared module"), inputs(1), None)["act"].calls == 3
+
+
+class Opposite(torch.nn.Module):
+    """Two classes whose logits are each other's negative: their plain sum is always zero."""
+
+    def __init__(self):
+        super().__init__()
+        self.features = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, 2, 1), torch.nn.ReLU())
+        self.head = torch.nn.Linear(8, 1)
+
+    def forward(self, x):
+        score = self.head(self.features(x).mean((2, 3)))
+        return torch.cat([-score, score], 1)
+
+
+def test_logits_that_cancel_do_not_hide_a_layer():
+    net = seeded(Opposite)
+    assert find_default(net, find_layers(net, inputs(1), None), inputs(1)).name == "features"

@@ -97,3 +97,21 @@ def test_the_network_is_left_as_it_was(engine):
     assert not any(module._forward_hooks for module in engine.network.modules())
     with torch.no_grad():
         assert torch.equal(engine.network(inputs(2)), before)
+
+
+@pytest.mark.parametrize("method", ["ablationcam", "scorecam"])
+def test_more_classes_cost_no_more_forwards(engine, method):
+    one = inputs(1, seed=9)
+    calls: list[int] = []
+    handle = engine.network.register_forward_pre_hook(lambda module, args: calls.append(len(args[0])))
+    counts, maps = [], []
+    try:
+        for classes in ((4,), (1, 4, 7)):
+            calls.clear()
+            ask = Task(method, engine.default, classes, None, "positive")
+            maps.append(engine.maps(engine.forward(one, [ask]), [ask])[0])
+            counts.append(len(calls))
+    finally:
+        handle.remove()
+    assert counts[0] == counts[1]
+    np.testing.assert_array_equal(maps[0][0].map, maps[1][1].map)

@@ -80,8 +80,8 @@ def test_a_file_of_something_else(tmp_path, content):
 
 
 def test_a_file_that_cannot_be_read(tmp_path):
+    (tmp_path / "folder").mkdir()
     with pytest.raises(SetupError, match=r"^folder cannot be read: Is a directory\.$"):
-        (tmp_path / "folder").mkdir()
         state_dict(tmp_path / "folder")
 
 

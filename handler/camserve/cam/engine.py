@@ -112,8 +112,9 @@ class Engine:
         except Exception:
             _log.exception("camserve: the backward of a batch failed")
             gradients = {}
+        changed = self._changed(trace, tasks)
         found = [
-            [self._attempt(trace, task, target, gradients) for target in row] if task else []
+            [self._attempt(trace, task, target, gradients, changed) for target in row] if task else []
             for row, task in zip(targets, tasks, strict=True)
         ]
         return self._verified(trace, tasks, found)
@@ -143,19 +144,27 @@ class Engine:
             found[row][j] = replace(found[row][j], verification=verification)
         return found
 
-    def _attempt(self, trace: Trace, task: Task, target: _Target, gradients: Mapping[_Target, Tensor]) -> ClassMap:
+    def _attempt(
+        self,
+        trace: Trace,
+        task: Task,
+        target: _Target,
+        gradients: Mapping[_Target, Tensor],
+        changed: Mapping[int, Tensor],
+    ) -> ClassMap:
         """The map of one target, or its failure."""
         if target.contrast == target.class_id:
             return _failed(target, "The contrast is the explained class itself.")
         method = METHODS[task.method]
         lacks_layer = method.has_layer and task.layer not in trace.captured
-        if lacks_layer or (self._needs_backward(task) and target not in gradients):
+        lacks_forwards = method.needs == "forwards" and target.row not in changed
+        if lacks_layer or lacks_forwards or (self._needs_backward(task) and target not in gradients):
             return _failed(target, FAILED)
         try:
             if method.needs == "input gradient":
                 return self._input_map(trace, task, target, gradients)
             if method.needs == "forwards":
-                return self._weighed_map(trace, task, target)
+                return self._weighed_map(trace, task, target, changed[target.row])
             return self._class_map(trace, task, target, gradients)
         except Exception:
             _log.exception("camserve: an explanation failed")
@@ -229,23 +238,37 @@ class Engine:
             signed = signed * _enlarged(layered, sign, signed)
         return _checked(target, signed.cpu().numpy(), None, ())
 
-    def _weighed_map(self, trace: Trace, task: Task, target: _Target) -> ClassMap:
-        """One signed map from the scores under changes, one forward a channel."""
-        method, layer = METHODS[task.method], self.layers[task.layer]
+    def _weighed_map(self, trace: Trace, task: Task, target: _Target, changed: Tensor) -> ClassMap:
+        """One signed map from the logits under changes, C x K: one row a channel."""
+        method = METHODS[task.method]
         assert method.weigh is not None
-        one = trace.inputs[target.row : target.row + 1]
-        output = trace.captured[task.layer][target.row : target.row + 1].detach()
-        maps = layer.spatial(output)
+        activations = trace.captured[task.layer][target.row : target.row + 1].detach()
+        activations = self.layers[task.layer].spatial(activations)
+        sign = -1 if task.polarity == "negative" else 1
         with torch.inference_mode():
-            if method.changes == "input":
-                logits = masked(self.network, one, maps[0])
-            else:
-                logits = without_channels(self.network, layer, one, output)
-            sign = -1 if task.polarity == "negative" else 1
             score = sign * _score(trace.logits.detach(), target)
-            changed = sign * _column(logits, target)
-            weights = sign * method.weigh(score, changed)
-        return _evidence(task, target, maps.float(), weights.float()[None, :, None, None], 1.0, None)
+            weights = sign * method.weigh(score, sign * _column(changed, target))
+        return _evidence(task, target, activations.float(), weights.float()[None, :, None, None], 1.0, None)
+
+    def _changed(self, trace: Trace, tasks: Sequence[Task | None]) -> dict[int, Tensor]:
+        """The logits under changes, C x K, of each row whose method asks for them; all its classes share them."""
+        found: dict[int, Tensor] = {}
+        for row, task in enumerate(tasks):
+            if task and METHODS[task.method].needs == "forwards" and task.layer in trace.captured:
+                try:
+                    found[row] = self._forwards(trace, task, row)
+                except Exception:
+                    _log.exception("camserve: the forwards of an explanation failed")
+        return found
+
+    def _forwards(self, trace: Trace, task: Task, row: int) -> Tensor:
+        """The logits of one row under a change for each channel of its layer."""
+        layer, one = self.layers[task.layer], trace.inputs[row : row + 1]
+        output = trace.captured[task.layer][row : row + 1].detach()
+        with torch.inference_mode():
+            if METHODS[task.method].changes == "input":
+                return masked(self.network, one, layer.spatial(output)[0])
+            return without_channels(self.network, layer, one, output)
 
 
 def _column(logits: Tensor, target: _Target) -> Tensor:

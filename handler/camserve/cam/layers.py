@@ -152,7 +152,8 @@ def _has_gradient(network: nn.Module, layer: Layer, probe: Tensor) -> bool:
     """Whether the probe's logits depend on the layer."""
     with capture([layer], graph=True) as captured:
         logits = network(probe)
-    score = logits.sum()
+    # Unequal weights: the plain sum is constant where the logits of two classes are each other's negative.
+    score = (logits * torch.arange(1, logits.shape[1] + 1, device=logits.device).sqrt()).sum()
     if not score.requires_grad:
         return False
     (gradient,) = torch.autograd.grad(score, [captured[layer.name]], allow_unused=True)
