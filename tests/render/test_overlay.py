@@ -204,3 +204,28 @@ def test_scaled(values, signed, expected):
 def test_levels_are_rounded_to_the_nearest():
     assert levels(np.array([0, 0.5 / 255 - 1e-4, 0.5 / 255 + 1e-4, 1], np.float32), False).tolist() == [0, 0, 1, 255]
     assert levels(np.array([-1, 0, 1], np.float32), True).tolist() == [1, 128, 255]
+
+
+@pytest.mark.parametrize("side", [64, 65])
+def test_one_pixel_that_sticks_out_does_not_hide_a_map_of_pixels(side):
+    map = evidence(side, side)
+    map[5, 5] = 1000
+    map[0] = -1  # what speaks against the class has no part in the scale
+    found = scaled(map, signed=False)
+    assert found.max() == 1
+    assert found.min() == 0
+    assert (np.median(found) > 0.1) == (side == 65)
+    if side == 65:
+        end = np.quantile(map[map > 0], 0.99)
+        np.testing.assert_allclose(found, np.clip(map / end, 0, 1), rtol=1e-6)
+
+
+def test_a_signed_map_of_pixels_keeps_its_sides():
+    map = evidence(80, 80, signed=True)
+    found = scaled(map, signed=True)
+    assert (found.min(), found.max()) == (-1, 1)
+    assert (np.sign(found) == np.sign(map)).all()
+
+
+def test_a_map_of_pixels_without_evidence_is_empty():
+    assert not scaled(-evidence(80, 80), signed=False).any()

@@ -11,13 +11,26 @@ from camserve.records import Box, Bytes, Floats
 from camserve.render import colormaps
 
 _SMALLEST = 1e-12
+_MOST_CELLS = 64 * 64
+"""In maps of more cells, which are of pixels, single values stick out far above the rest."""
+
+_OF_PIXELS = 0.99
+"""The quantile of such a map's values at which its colours reach their end."""
 
 
 def scaled(evidence: Floats, signed: bool) -> Floats:
     """Evidence in [0, 1], or in [-1, 1] if signed; all zero where there is none."""
     kept = evidence if signed else np.maximum(evidence, 0)
-    peak = float(np.abs(kept).max())
-    return np.asarray(kept / peak if peak > _SMALLEST else np.zeros_like(kept), np.float32)
+    peak = _peak(np.abs(kept))
+    return np.asarray(np.clip(kept / peak, -1, 1) if peak > _SMALLEST else np.zeros_like(kept), np.float32)
+
+
+def _peak(sizes: Floats) -> float:
+    """The value that gets the strongest colour."""
+    above = sizes[sizes > _SMALLEST]
+    if sizes.size <= _MOST_CELLS or not above.size:
+        return float(sizes.max())
+    return float(np.quantile(above, _OF_PIXELS))
 
 
 class Placement:
