@@ -80,9 +80,9 @@ def test_scorecam(engine, polarity):
     A, _ = output_of(engine.network, layer, one)
     scores = []
     for k in range(A.shape[1]):
-        span = A[0, k].max() - A[0, k].min()
-        mask = (A[0, k] - A[0, k].min()) / span if span > 0 else torch.zeros_like(A[0, k])
-        mask = F.interpolate(mask[None, None], one.shape[2:], mode="bilinear", align_corners=False)
+        mask = F.interpolate(A[:, k : k + 1], one.shape[2:], mode="bilinear", align_corners=False)
+        span = mask.max() - mask.min()
+        mask = (mask - mask.min()) / span if span > 0 else torch.zeros_like(mask)
         logits = output_of(engine.network, layer, one * mask)[1]
         scores.append(sign * float(logits[4] - logits[2]))
     theirs = sign * reference.scorecam(A[0].numpy(), np.array(scores))

@@ -8,6 +8,7 @@ import timm
 import torch
 import torch.nn.functional as F
 from captum.attr import GuidedBackprop
+from pytorch_grad_cam import GuidedBackpropReLUModel
 from torch import Tensor, nn
 
 from camserve.cam.gates import prove
@@ -84,8 +85,16 @@ def test_other_activations_are_noticed(build, name):
     assert foreign_activation(build().double(), inputs(1)) == name
 
 
-def captum_guided(net: nn.Module, one: Tensor, target: int) -> np.ndarray:
+def from_captum(net: nn.Module, one: Tensor, target: int) -> np.ndarray:
     return GuidedBackprop(net).attribute(one.clone().requires_grad_(True), target)[0].sum(0).detach().numpy()
+
+
+def from_grad_cam(net: nn.Module, one: Tensor, target: int) -> np.ndarray:
+    return GuidedBackpropReLUModel(net)(one.clone(), target).sum(2)
+
+
+PEERS = pytest.mark.parametrize("peer", [from_captum, from_grad_cam], ids=["captum", "pytorch-grad-cam"])
+THEIRS = "ignore::UserWarning"  # about their own hooks
 
 
 def ours(net: nn.Module, one: Tensor, target: int, method: str) -> np.ndarray:
@@ -96,26 +105,48 @@ def ours(net: nn.Module, one: Tensor, target: int, method: str) -> np.ndarray:
     return maps[0].map
 
 
+def by_size(signed: np.ndarray) -> np.ndarray:
+    return signed / np.abs(signed).max()
+
+
 @pytest.mark.peers
-@pytest.mark.filterwarnings("ignore::UserWarning")
-def test_guided_backprop_equals_captums_where_every_rectifier_is_a_module():
-    theirs = captum_guided(network("closed form"), inputs(1), 3)
+@pytest.mark.filterwarnings(THEIRS)
+@PEERS
+def test_guided_backprop_equals_a_peers_where_every_rectifier_is_a_module(peer):
+    theirs = peer(network("closed form"), inputs(1), 3)
     np.testing.assert_allclose(ours(network("closed form"), inputs(1), 3, "guided_backprop"), theirs, atol=1e-12)
 
 
 @pytest.mark.peers
-@pytest.mark.filterwarnings("ignore::UserWarning")
-def test_captum_shows_the_plain_gradient_of_a_relu6_network():
-    """captum replaces nn.ReLU modules only: a network of ReLU6 has none, and its guided gradient is the plain one."""
+@pytest.mark.filterwarnings(THEIRS)
+@PEERS
+def test_a_peer_shows_the_plain_gradient_of_a_relu6_network(peer):
+    """They replace nn.ReLU modules only: a network of ReLU6 has none, and its guided gradient is the plain one."""
     torch.manual_seed(0)
     net = timm.create_model("tf_efficientnet_lite0", num_classes=CLASSES).double().eval()
     one = inputs(1).repeat(1, 1, 2, 2)
     x = one.clone().requires_grad_(True)
     (gradient,) = torch.autograd.grad(net(x)[0, 3], [x])
     plain = gradient[0].sum(0).numpy()
-    np.testing.assert_allclose(captum_guided(net, one, 3), plain, atol=1e-12 * np.abs(plain).max())
-    guided = ours(net, one, 3, "guided_backprop")
-    assert np.abs(guided / np.abs(guided).max() - plain / np.abs(plain).max()).max() > 0.1
+    np.testing.assert_allclose(peer(net, one, 3), plain, atol=1e-12 * np.abs(plain).max())
+    assert np.abs(by_size(ours(net, one, 3, "guided_backprop")) - by_size(plain)).max() > 0.1
+
+
+@pytest.mark.peers
+@pytest.mark.filterwarnings(THEIRS)
+@PEERS
+def test_a_peer_misses_a_rectifier_that_is_a_function(peer):
+    """DenseNet ends in F.relu: they pass its gradient on as it is, negative parts too, and guide the modules before."""
+    net, x = network("in-place ReLU"), inputs(1).requires_grad_(True)
+    with backward_rule("guided"):
+        maps = net.features(net.early(x))
+    leaf = maps.detach().requires_grad_(True)
+    (plain_end,) = torch.autograd.grad(net.head(leaf.relu().mean((2, 3)))[0, 3], [leaf])
+    (gradient,) = torch.autograd.grad(maps, [x], plain_end)
+    theirs = peer(network("in-place ReLU"), inputs(1), 3)
+    np.testing.assert_allclose(theirs, gradient[0].sum(0).numpy(), atol=1e-12)
+    mine = ours(network("in-place ReLU"), inputs(1), 3, "guided_backprop")
+    assert np.abs(by_size(mine) - by_size(theirs)).max() > 0.1
 
 
 @pytest.mark.parametrize("kind", ["closed form", "in-place ReLU", "tail gradient"])

@@ -51,14 +51,23 @@ def _verification(chances: Floats) -> Verification:
     return Verification(AREA, untouched, without_top, tuple(without_random))
 
 
-def _variants(one: Tensor, evidence: Floats) -> Tensor:
-    """The input untouched, without the top cells, and without each control, 5 x 3 x H x W."""
+def blurred(one: Tensor) -> Tensor:
+    """What stands in for hidden pixels: the input (3 x H x W) under a Gaussian, sigma 10 % of the side."""
     side = min(one.shape[1:])
     sigma = _SIGMA * side
-    blurred = gaussian_blur(one, 2 * min(math.ceil(3 * sigma), side - 1) + 1, sigma)
-    masks = torch.from_numpy(np.stack(_masks(evidence))).to(one)
+    soft: Tensor = gaussian_blur(one, 2 * min(math.ceil(3 * sigma), side - 1) + 1, sigma)
+    return soft
+
+
+def replaced(one: Tensor, other: Tensor, masks: Tensor) -> Tensor:
+    """`other` where a mask's cell is 1, `one` elsewhere (both 3 x H x W): M x h x w to M x 3 x H x W."""
     pixels = F.interpolate(masks[:, None], one.shape[1:], mode="nearest")
-    return torch.where(pixels > 0, blurred[None], one[None])
+    return torch.where(pixels > 0, other[None], one[None])
+
+
+def _variants(one: Tensor, evidence: Floats) -> Tensor:
+    """The input untouched, without the top cells, and without each control, 5 x 3 x H x W."""
+    return replaced(one, blurred(one), torch.from_numpy(np.stack(_masks(evidence))).to(one))
 
 
 def _masks(evidence: Floats) -> list[Floats]:

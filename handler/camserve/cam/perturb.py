@@ -38,13 +38,15 @@ def without_channels(network: nn.Module, layer: Layer, one: Tensor, output: Tens
 
 
 def masked(network: nn.Module, one: Tensor, maps: Tensor) -> Tensor:
-    """Logits of the input (1 x 3 x H x W) times each channel's map (C x h x w) scaled to [0, 1], C x K."""
-    low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
-    scaled = (maps - low) / (high - low).clamp(min=1e-12)
+    """Logits of the input (1 x 3 x H x W) times each channel's map (C x h x w), enlarged and then scaled to [0, 1].
+
+    Returns C x K.
+    """
     logits = []
-    for block in torch.split(scaled, _AT_ONCE):
+    for block in torch.split(maps, _AT_ONCE):
         masks = F.interpolate(block[:, None], one.shape[2:], mode="bilinear", align_corners=False)
-        logits.append(network(one * masks))
+        low, high = masks.amin((2, 3), keepdim=True), masks.amax((2, 3), keepdim=True)
+        logits.append(network(one * ((masks - low) / (high - low).clamp(min=1e-12))))
     return torch.cat(logits)
 
 
