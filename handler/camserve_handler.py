@@ -14,6 +14,7 @@ import orjson
 import torch
 
 from camserve.errors import SetupError
+from camserve.monitor import watch
 from camserve.pipeline import Pipeline
 from camserve.records import Answer, Row
 from camserve.settings import Settings
@@ -33,6 +34,7 @@ class CamserveHandler:
         warnings.filterwarnings("ignore", module="PIL")  # broken metadata in a client's picture is no news
         try:
             self.pipeline = _load(context)
+            watch(self.pipeline, Path(context.system_properties["model_dir"]), _workers(context))
         except SetupError as error:
             _log.error("camserve: %s", error)
             raise
@@ -51,7 +53,7 @@ def _load(context: Any) -> Pipeline:
     config = context.model_yaml_config or {}
     properties = context.system_properties
     settings = Settings.read(config.get("camserve") or {})
-    threads = settings.threads or max(1, (os.cpu_count() or 1) // int(config.get("maxWorkers", 1)))
+    threads = settings.threads or max(1, (os.cpu_count() or 1) // _workers(context))
     torch.set_num_threads(threads)
     cv2.setNumThreads(1)  # rows run in threads of our own
     gpu = properties.get("gpu_id")
@@ -64,6 +66,10 @@ def _load(context: Any) -> Pipeline:
         threads=threads,
         gpu=None if gpu is None else int(gpu),
     )
+
+
+def _workers(context: Any) -> int:
+    return int((context.model_yaml_config or {}).get("maxWorkers", 1))
 
 
 def _row(fields: Mapping[str, Any], index: int, context: Any) -> Row:

@@ -92,6 +92,24 @@ def opened(recipe: Recipe) -> Iterator[Pipeline]:
         yield Pipeline.load(content, settings, name, version, settings.threads or os.cpu_count() or 1)
 
 
+def put(archive: Path, name: str, content: bytes) -> None:
+    """Add a file to an archive, in place of one of that name; the archive is whole at every moment.
+
+    Raises:
+        SetupError: there is no such archive, or no room for another.
+    """
+    if not archive.is_file():
+        raise SetupError(f"There is no archive {str(archive)!r}: build it with `camserve archive`.")
+    check_room(archive.parent, archive.stat().st_size + len(content))
+    scratch = archive.with_suffix(".new")
+    with zipfile.ZipFile(archive) as old, zipfile.ZipFile(scratch, "w", zipfile.ZIP_DEFLATED) as new:
+        for entry in old.infolist():
+            if entry.filename != name:
+                new.writestr(entry, old.read(entry))
+        new.writestr(name, content)
+    scratch.replace(archive)
+
+
 def check_room(folder: Path, needed: int) -> None:
     """Check the free space first: torch and the archiver report a full disk in many unclear ways.
 

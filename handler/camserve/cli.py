@@ -1,4 +1,4 @@
-"""The command line: `camserve archive`, `explain`, `layers`, `evaluate`, `serve`, `start`, `stop`.
+"""The command line: `camserve explain`, `layers`, `evaluate`, `reference`, `archive`, `serve`, `start`, `stop`.
 
 Each command imports what it needs when it is called: help and mistakes are answered at once, and a module that is
 missing is told in a sentence.
@@ -173,6 +173,22 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     _add_model(parser)
 
 
+def _add_reference(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Measure where a model looks, group by group, on pictures that are as they should be, and keep it in the\n"
+        "archive. The service compares itself with it: the metric camserve_evidence_similarity_ratio. Without it\n"
+        "the first maps served are taken."
+    )
+    parser.add_argument("picture", type=Path, nargs="+", metavar="FOLDER", help="pictures, or folders of them")
+    parser.add_argument(
+        "--archive",
+        type=Path,
+        default=Path("model_store/classifier.mar"),
+        metavar="FILE.mar",
+        help="the archive (default: %(default)s)",
+    )
+
+
 def _add_serving(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Start TorchServe and the gateway, wait until a worker answers, explain one picture. Ports are set\n"
@@ -282,6 +298,30 @@ def _evaluate(options: argparse.Namespace) -> None:
         print(f"Wrote {evaluate(pipeline, options.folder, options.output, methods, layers, options.seed)}.")
 
 
+def _reference(options: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from camserve.archive import Recipe, opened, put
+    from camserve.exporter import dump
+    from camserve.groups import Groups
+    from camserve.monitor import REFERENCE
+    from camserve.offline import find_pictures, references
+
+    files = find_pictures(options.picture)
+    with (
+        opened(Recipe("reference", str(options.archive))) as pipeline,
+        tqdm(total=len(files), unit="picture", disable=None) as progress,
+    ):
+        groups = Groups(pipeline.settings.class_groups, pipeline.card.labels)
+        found = references(pipeline, files, groups, progress.update)
+    if not found:
+        raise SetupError("No picture gave a map with evidence: there is nothing to keep.")
+    put(options.archive, REFERENCE, dump({group: shares for group, (shares, _) in found.items()}))
+    for group, (_, maps) in sorted(found.items()):
+        print(f"{maps:6}  {group}")
+    print(f"Kept in {options.archive}; it counts when the model is loaded again.")
+
+
 def _serve(options: argparse.Namespace) -> None:
     from camserve.stack import Ports, Stack, serve
 
@@ -315,6 +355,9 @@ COMMANDS: Mapping[str, Command] = {
     "explain": Command("explain pictures without a server", _add_explain, _explain),
     "layers": Command("list what can be explained in a network", _add_layers, _layers),
     "evaluate": Command("find the method and layer to trust for a model", _add_evaluate, _evaluate),
+    "reference": Command(
+        "keep where a model looks, for the service to compare itself with", _add_reference, _reference
+    ),
     "archive": Command("pack a model into a .mar that TorchServe can serve", _add_archive, _archive),
     "serve": Command("run TorchServe and the gateway until Ctrl-C", _add_serving, _serve),
     "start": Command("the same in the background", _add_serving, _start),

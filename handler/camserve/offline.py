@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import base64
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from camserve.drift import Shares, usual
 from camserve.errors import CamserveError, SetupError
+from camserve.groups import Groups
 from camserve.imaging.decode import SizeLimits, decode, inspect
 from camserve.imaging.encode import ENCODINGS, encode
 from camserve.imaging.formats import recognise
@@ -19,9 +21,13 @@ from camserve.imaging.resize import fitted
 from camserve.imaging.sheet import Tile, sheet
 from camserve.pipeline import Pipeline
 from camserve.records import Row
+from camserve.response import Outcome, Served
 
 BATCH = 8
 """Pictures in one forward."""
+
+References = dict[str, tuple[Shares, int]]
+"""Mean evidence and number of maps of each class group."""
 
 _COLUMNS = 4
 _ENDINGS = {encoding.mime: encoding.extension for encoding in ENCODINGS.values()}
@@ -77,6 +83,25 @@ def explain(pipeline: Pipeline, files: Sequence[Path], options: Mapping[str, str
             written = [_write(folder / f"{name}.json", answer.body)]
             written += [_write(folder / f"{name}-{ending}", data) for ending, data in _drawn(row, body, pipeline)]
             yield Explained(file, _line(body), tuple(written))
+
+
+def references(pipeline: Pipeline, files: Sequence[Path], groups: Groups, told: Callable[[int], None]) -> References:
+    """The mean evidence of each class group over files; `told` hears of every batch. Files that fail do not count."""
+    sums: dict[str, Shares] = {}
+    maps: Counter[str] = Counter()
+
+    def add(batch: Sequence[Served], seconds: float) -> None:
+        outcomes = [one for served in batch for one in served.outcomes if isinstance(one, Outcome)]
+        for found in filter(None, (usual(outcome, pipeline.engine.default) for outcome in outcomes)):
+            group = groups.of(found[0])
+            sums[group] = sums.get(group, 0) + found[1]
+            maps[group] += 1
+        told(len(batch))
+
+    pipeline.watchers.append(add)
+    for start in range(0, len(files), BATCH):
+        pipeline.answer([_row(file, {"maps": "grid"}) for file in files[start : start + BATCH]])
+    return {group: (shares / maps[group], maps[group]) for group, shares in sums.items()}
 
 
 def _row(file: Path, options: Mapping[str, str]) -> Row:

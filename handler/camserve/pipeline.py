@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -33,7 +34,7 @@ from camserve.plan import plan
 from camserve.records import Answer, Drawing, Picture, Prepared, Quality, Row, Task, Verdict, shown
 from camserve.render.draw import draw
 from camserve.request import Ask, Call, read
-from camserve.response import Card, Outcome
+from camserve.response import Card, Outcome, Served
 from camserve.settings import Preprocessing, Settings
 from camserve.trigger import trigger
 
@@ -41,6 +42,9 @@ _log = logging.getLogger(__name__)
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 _LONGEST_QUEUE_MS = 3_600_000
+
+Watcher = Callable[[Sequence[Served], float], None]
+"""Is told of every batch: the rows as they were answered, and the seconds it took."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,7 @@ class Pipeline:
         self.limits = SizeLimits(settings.max_pixels, settings.max_picture_side, settings.max_aspect_ratio)
         self.budget = Budget(settings.max_decoded_bytes)
         self.pool = ThreadPoolExecutor(threads, thread_name_prefix="camserve")
+        self.watchers: list[Watcher] = []
 
     @classmethod
     def load(
@@ -115,9 +120,10 @@ class Pipeline:
         asks = [(ask, _queue_wait(call.row, arrival)) for call in calls if isinstance(call, Call) for ask in call.asks]
         jobs = self._each(self._prepare, asks)
         judged = self._judge([job for job in jobs if isinstance(job, _Job)])
-        outcomes = self._each(self._draw, _paired(jobs, judged))
-        finished = iter(outcomes)
-        return [self._respond(call, finished, len(jobs)) for call in calls]
+        finished = iter(self._each(self._draw, _paired(jobs, judged)))
+        served = [self._respond(row, call, finished, len(jobs)) for row, call in zip(rows, calls, strict=True)]
+        self._tell(served, time.time() - arrival)
+        return [one.answer for one in served]
 
     def _read(self, row: Row) -> Call:
         return read(row, self.settings.max_instances)
@@ -184,11 +190,16 @@ class Pipeline:
         rule = self.settings.explain_when
         reasons = [trigger(job.options.explain, rule, chance) for job, chance in zip(jobs, chances, strict=True)]
         with clock.stage("explain"):
-            maps = self.engine.maps(trace, [job.task if why else None for job, why in zip(jobs, reasons, strict=True)])
+            tasks = [self._measured(job.task) if why else None for job, why in zip(jobs, reasons, strict=True)]
+            maps = self.engine.maps(trace, tasks)
         return [
             Verdict(*row) if np.isfinite(row[0]).all() else _not_finite()
             for row in zip(logits, chances, reasons, map(tuple, maps), strict=True)
         ]
+
+    def _measured(self, task: Task) -> Task:
+        """The task, also to be verified for the metrics if its turn has come."""
+        return replace(task, verify=task.verify or random.random() < self.settings.verify_share)  # noqa: S311
 
     def _draw(self, pair: tuple[_Job | RequestError, Verdict | RequestError | None]) -> Outcome:
         """Maps to pictures and regions."""
@@ -218,23 +229,27 @@ class Pipeline:
 
     def _qualities(self, task: Task, verdict: Verdict) -> list[Quality | None]:
         """How far each map deserves trust; None where there is no map."""
-        best = np.sort(verdict.probabilities)[-2:]
-        margin = float(best[-1] - best[0]) if len(best) > 1 else 1.0
+        first, second = verdict.best_two
         discriminative = METHODS[task.method].discriminative
         return [
             None
             if one.map is None
-            else assess(shown(one.map, task.polarity), discriminative, margin, self.settings.flags)
+            else assess(shown(one.map, task.polarity), discriminative, first - second, self.settings.flags)
             for one in verdict.maps
         ]
 
-    def _respond(self, call: Call | RequestError, finished: Iterator[Outcome | RequestError], batch: int) -> Answer:
-        """The answer of one row from the outcomes of its pictures."""
+    def _respond(
+        self, row: Row, call: Call | RequestError, finished: Iterator[Outcome | RequestError], batch: int
+    ) -> Served:
+        """One row's answer, from the outcomes of its pictures."""
         if isinstance(call, RequestError):
-            return response.error(call)
+            return Served(row.request_id, "predict", (call,), response.error(call))
+        own = [next(finished) for _ in call.asks]
+        return Served(row.request_id, call.kind, own, self._answer(call, own, batch))
+
+    def _answer(self, call: Call, own: Sequence[Outcome | RequestError], batch: int) -> Answer:
         if call.kind == "describe":
             return response.described(describe(self.card, self.engine, self.settings))
-        own = [next(finished) for _ in call.asks]
         request_id, limit = call.row.request_id, self.settings.max_answer_bytes
         if call.kind == "kserve":
             return response.kserve(own, self.card, request_id, batch, limit)
@@ -242,6 +257,14 @@ class Pipeline:
             return response.error(own[0])
         form = response.picture if call.picture_only else response.single
         return form(own[0], self.card, request_id, batch, limit)
+
+    def _tell(self, served: Sequence[Served], seconds: float) -> None:
+        """Let whoever watches know what was served; a watcher that fails costs no answer."""
+        for watch in self.watchers:
+            try:
+                watch(served, seconds)
+            except Exception:
+                _log.exception("camserve: what was served could not be recorded")
 
     def _each(self, work: Callable[[_In], _Out], items: Sequence[_In]) -> list[_Out | RequestError]:
         """`work` on every item, in threads; an item that fails becomes its error."""

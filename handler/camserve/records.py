@@ -147,6 +147,17 @@ class Verdict:
     trigger: str | None
     maps: tuple[ClassMap, ...]
 
+    @property
+    def likeliest(self) -> int:
+        """The class with the highest logit."""
+        return int(self.logits.argmax())
+
+    @property
+    def best_two(self) -> tuple[float, float]:
+        """The two highest probabilities; the second is 0 where there is one class only."""
+        *_, second, first = np.sort(np.append(self.probabilities, 0.0))
+        return float(first), float(second)
+
 
 @dataclass(frozen=True, slots=True)
 class Image:

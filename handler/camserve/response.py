@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import orjson
@@ -54,6 +54,27 @@ class Outcome:
     qualities: Sequence[Quality | None]
     exact: bool
     timing: Mapping[str, float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """One answered row: what was asked for, what became of each picture, and what goes back."""
+
+    request_id: str
+    kind: Literal["predict", "kserve", "describe"]
+    outcomes: Sequence[Outcome | RequestError]
+    answer: Answer
+
+    @property
+    def explained(self) -> bool:
+        """Whether any of its pictures was."""
+        return any(isinstance(one, Outcome) and one.verdict.trigger is not None for one in self.outcomes)
+
+    @property
+    def queue_ms(self) -> float:
+        """How long it waited before the handler, in milliseconds; 0 where that is not known."""
+        waits = [one.timing.get("queue") for one in self.outcomes if isinstance(one, Outcome)]
+        return max((wait for wait in waits if wait is not None), default=0.0)
 
 
 def error(fault: RequestError) -> Answer:
@@ -187,7 +208,7 @@ def _class(
         entry["ledger"] = _ledger(evidence, outcome.verdict)
     if quality is not None:
         entry["quality"] = _quality(quality)
-    if evidence.verification is not None:
+    if evidence.verification is not None and outcome.options.verify:
         entry["verify"] = _verification(evidence.verification)
     if evidence.channels:
         entry["channels"] = [

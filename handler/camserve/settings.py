@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+import orjson
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from camserve.errors import SetupError, quoted
 
@@ -55,6 +56,21 @@ class Preprocessing(Section):
         if min(self.std) <= 0:
             raise ValueError(f"std must be positive, got {self.std}")
         return self
+
+
+def _ranges(groups: Any) -> Any:
+    """Class ids written as text like `281-285, 290`."""
+    if not isinstance(groups, dict):
+        return groups
+    return {name: _ids(text) if isinstance(text, str | int) else text for name, text in groups.items()}
+
+
+def _ids(text: str | int) -> tuple[int, ...]:
+    ids: list[int] = []
+    for part in str(text).split(","):
+        first, _, last = part.partition("-")
+        ids += range(int(first), int(last or first) + 1)
+    return tuple(ids)
 
 
 class ExplainWhen(Section):
@@ -106,6 +122,20 @@ class Settings(Section):
     flags: FlagThresholds = FlagThresholds()
     """When a map is flagged."""
 
+    # What is watched
+    scrape_port: int = Field(8083, ge=0, le=65535)
+    """Where all workers together give out their metrics; 0 gives out none."""
+    scrape_address: str = "127.0.0.1"
+    """The address that port is bound to; 0.0.0.0 admits other machines."""
+    class_groups: Annotated[dict[str, tuple[int, ...]], BeforeValidator(_ranges), Field(max_length=20)] = {}
+    """Classes counted together, as text like `281-285, 290`; without any, up to 20 classes stand for themselves."""
+    reference_maps: int = Field(500, ge=1)
+    """So many first maps of a group become its reference where the archive brings none."""
+    verify_share: float = Field(0.0, ge=0, le=1)
+    """This share of explained requests is measured by deletion, for the metrics alone; each costs five forwards."""
+    log_share: float = Field(1.0, ge=0, le=1)
+    """This share of good requests gets a line in the log; all that fail get one."""
+
     # Limits
     max_pixels: int = Field(50_000_000, ge=1, le=178_956_970)
     """Pixels of a picture; above the upper bound Pillow refuses by itself."""
@@ -152,6 +182,8 @@ def _from_text(name: str, text: str) -> Any:
         "explain_when": ExplainWhen,
         "flags": FlagThresholds,
     }
+    if name == "class_groups":
+        return orjson.loads(text)
     if name not in sections:
         return text
     try:

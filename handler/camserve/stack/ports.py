@@ -20,6 +20,7 @@ class Ports:
     metrics: int = 8082
     grpc: int = 7070
     grpc_management: int = 7071
+    scrape: int = 8083
 
     @classmethod
     def free(cls) -> Self:

@@ -32,6 +32,8 @@ def environment(inherited: Mapping[str, str], ports: Ports, logs: Path, temporar
         "TS_METRICS_ADDRESS": f"http://127.0.0.1:{ports.metrics}",
         "TS_GRPC_INFERENCE_PORT": str(ports.grpc),
         "TS_GRPC_MANAGEMENT_PORT": str(ports.grpc_management),
+        "CAMSERVE_SCRAPE_PORT": str(ports.scrape),
+        "PROMETHEUS_MULTIPROC_DIR": str(temporary / "metrics"),  # what the workers count together
         "LOG_LOCATION": str(logs),
         "METRICS_LOCATION": str(logs),
         "TMPDIR": str(temporary),  # the launcher's pid file
