@@ -118,7 +118,7 @@ def test_a_logo_that_the_model_cheats_on_raises_the_signal(cheat):
     assert signal(*clean) < 0.15
     assert signal(*stamped) > 0.3
     group = max(stamped[1], key=stamped[1].__getitem__)
-    assert np.unravel_index(stamped[0][group].argmax(), (7, 7)) == (1, 1), "it points at the logo"
+    assert max(np.unravel_index(stamped[0][group].argmax(), (7, 7))) <= 1, "it points at the logo's corner"
 
 
 def test_a_second_clean_stream_is_like_the_first_and_the_stamped_one_is_not(cheat):
