@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from PIL import Image
 import camserve
 import toynets
 from camserve import cli
+from camserve.drift import evidence
 from camserve.errors import SetupError
 from camserve.offline import explain, find_pictures
 from pictures import cat
@@ -229,3 +231,26 @@ def test_a_sheet_is_a_picture(seeded, tmp_path):
     overlaid = drawn[8 : 8 + 160, 256:496].astype(int)
     assert np.abs(original - overlaid).mean() > 5, "the overlay shows nothing"
     assert original.std() > 20, "the picture is not there"
+
+
+def test_a_reference_is_kept_in_the_archive_and_is_the_mean_evidence(photos, model, tmp_path, capsys):
+    config = tmp_path / "config.yaml"
+    config.write_text('batchSize: 2\ncamserve: {class_groups: {all: "0-9"}}\n')
+    assert cli.main(["archive", "--name", "toy", "--config", str(config), "--store", str(tmp_path), *model]) == 0
+    (photos / "broken.jpg").write_bytes(cat()[:500])
+    for _ in range(2):  # the second takes the first one's place
+        assert cli.main(["reference", str(photos), "--archive", str(tmp_path / "toy.mar")]) == 0
+    assert "     2  all\n" in capsys.readouterr().out
+    with zipfile.ZipFile(tmp_path / "toy.mar") as archive:
+        assert archive.namelist().count("reference.json") == 1
+        assert "weights.pt" in archive.namelist()
+        kept = json.loads(archive.read("reference.json"))
+    assert cli.main(["explain", str(photos / "one.jpg"), "--maps=grid", f"--output={tmp_path / 'out'}", *model]) == 0
+    (entry,) = json.loads((tmp_path / "out" / "one.json").read_bytes())["explanation"]["classes"]
+    np.testing.assert_allclose(kept["all"], evidence(toynets.grid(entry)), atol=1e-6)
+    assert cli.main(["layers", str(tmp_path / "toy.mar")]) == 0, "the archive is still one"
+
+
+def test_a_reference_needs_an_archive(photos, tmp_path, capsys):
+    assert cli.main(["reference", str(photos), "--archive", str(tmp_path / "no.mar")]) == 1
+    assert capsys.readouterr().err.startswith("camserve: There is no archive '")
