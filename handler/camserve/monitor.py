@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 from functools import partial
 from importlib.metadata import version
@@ -26,6 +27,7 @@ def watch(pipeline: Pipeline, folder: Path, workers: int) -> None:
         workers: how many of them serve this model.
     """
     settings, card = pipeline.settings, pipeline.card
+    logging.getLogger("camserve").setLevel(settings.log_level.upper())
     pipeline.watchers.append(Journal(card, settings.log_share).write)
     shared = exporter.share()
     exporter.forget_the_dead(shared)

@@ -135,6 +135,8 @@ class Settings(Section):
     """This share of explained requests is measured by deletion, for the metrics alone; each costs five forwards."""
     log_share: float = Field(1.0, ge=0, le=1)
     """This share of good requests gets a line in the log; all that fail get one."""
+    log_level: Literal["info", "warning", "error"] = "info"
+    """The least that is logged: requests, requests that fail, or faults of ours."""
 
     # Limits
     max_pixels: int = Field(50_000_000, ge=1, le=178_956_970)
