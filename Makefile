@@ -4,9 +4,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 STRICT ?= 0
 CODE := handler tests benchmarks docs
+COMPOSE = $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve start stop archive test lint format bench pictures clean
+.PHONY: help install serve start stop stack stack-down archive test lint format bench pictures clean
 
 help: ## Print this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -36,6 +37,20 @@ start: archive ## The same in the background
 
 stop: ## Stop what `make start` began
 	@$(BIN)/camserve stop
+
+stack: .env ## The same in containers, with Prometheus and Grafana (docker-compose)
+	$(COMPOSE) up -d --build
+	@$(COMPOSE) exec -T gateway curl --fail --silent --output /dev/null \
+		--retry 60 --retry-delay 1 --retry-all-errors http://127.0.0.1:8080/ready
+	@echo "The gateway is at $$($(COMPOSE) port gateway 8080)."
+	@echo "Grafana is at $$($(COMPOSE) port grafana 3000): user admin, password in .env."
+
+stack-down: .env ## Stop the containers; what Prometheus and Grafana keep stays in volumes
+	$(COMPOSE) down
+
+.env:
+	@umask 077 && sed "s/^GRAFANA_ADMIN_PASSWORD=$$/&$$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')/" .env.example > $@
+	@echo "Wrote .env, the settings of the stack, with a random password for Grafana."
 
 test: .venv/installed ## Run all tests; STRICT=1 makes a skipped test a failure
 	CAMSERVE_STRICT=$(STRICT) $(BIN)/python -m pytest
