@@ -22,7 +22,7 @@ from tqdm import tqdm
 import report
 from camserve.archive import Recipe, opened
 from camserve.model import embedded
-from camserve.monitor import watch
+from camserve.monitor import prepare, watch
 from camserve.pipeline import Pipeline, Watcher
 from camserve.records import Row
 from camserve.response import Served
@@ -69,7 +69,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, opened(Recipe("classifier", embedded.ARCHITECTURE)) as pipeline:
         os.environ["PROMETHEUS_MULTIPROC_DIR"], os.environ["CAMSERVE_SCRAPE_PORT"] = folder, "0"
         pipeline.settings = pipeline.settings.model_copy(update={"scrape_port": 0})
-        watch(pipeline, Path(folder), 1)
+        watch(pipeline, Path(folder), 1, prepare())
         timed = Timed(list(pipeline.watchers))
         pipeline.watchers[:] = [timed]
         for name, fields in tqdm({"plain": {}, "explained": {"explain": b"true"}}.items(), unit="kind"):

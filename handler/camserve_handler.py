@@ -14,7 +14,7 @@ import orjson
 import torch
 
 from camserve.errors import SetupError
-from camserve.monitor import watch
+from camserve.monitor import prepare, watch
 from camserve.pipeline import Pipeline
 from camserve.records import Answer, Row
 from camserve.settings import Settings
@@ -33,8 +33,10 @@ class CamserveHandler:
         """
         warnings.filterwarnings("ignore", module="PIL")  # broken metadata in a client's picture is no news
         try:
+            shared = prepare()  # first: a model's own module may import prometheus_client
             self.pipeline = _load(context)
-            watch(self.pipeline, Path(context.system_properties["model_dir"]), _workers(context))
+            folder = Path(context.system_properties["model_dir"])
+            watch(self.pipeline, folder, _setting(context, "minWorkers"), shared)
         except SetupError as error:
             _log.error("camserve: %s", error)
             raise
@@ -53,7 +55,7 @@ def _load(context: Any) -> Pipeline:
     config = context.model_yaml_config or {}
     properties = context.system_properties
     settings = Settings.read(config.get("camserve") or {})
-    threads = settings.threads or max(1, (os.cpu_count() or 1) // _workers(context))
+    threads = settings.threads or max(1, (os.cpu_count() or 1) // _setting(context, "maxWorkers"))
     torch.set_num_threads(threads)
     cv2.setNumThreads(1)  # rows run in threads of our own
     gpu = properties.get("gpu_id")
@@ -68,8 +70,9 @@ def _load(context: Any) -> Pipeline:
     )
 
 
-def _workers(context: Any) -> int:
-    return int((context.model_yaml_config or {}).get("maxWorkers", 1))
+def _setting(context: Any, name: str) -> int:
+    """A number of workers from model-config.yaml."""
+    return int((context.model_yaml_config or {}).get(name, 1))
 
 
 def _row(fields: Mapping[str, Any], index: int, context: Any) -> Row:

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import camserve
 from camserve import exporter
+from camserve.errors import SetupError
 
 HANDLER = Path(camserve.__file__).parents[1]
 
@@ -103,6 +105,57 @@ def test_a_killed_worker_loses_no_count_and_is_missed(worker, port):
     assert scrape(port)["workers", "1.0", "toy"] == 2
 
 
+def test_workers_that_die_again_and_again_leave_no_files(worker, port, tmp_path):
+    last = worker()
+    sizes = []
+    for round in range(1, 6):
+        one = worker()
+        one.count("requests", 1, "false", "ok")
+        one.kill()
+        assert requests_total(port) == round
+        sizes.append(len(list(tmp_path.glob("*.db"))))
+    assert sizes[1:] == sizes[:-1], "what they counted is in one file"
+    last.count("requests", 1, "false", "ok")
+    assert requests_total(port) == 6
+
+
+def test_a_file_cut_short_stops_no_scrape(worker, port, tmp_path):
+    one = worker()
+    one.count("requests", 2, "false", "ok")
+    (tmp_path / f"counter_{os.getpid()}.db").touch()  # a living process that has just begun
+    (tmp_path / "counter_999999.db").touch()  # one that was killed just then
+    assert requests_total(port) == 2
+    assert not (tmp_path / "counter_999999.db").exists()
+
+
+def test_many_scrapes_at_once_and_silent_connections(worker, port):
+    one = worker(freeze_after=1)
+    look(one, (3, 3), 5)
+    silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(10)]
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(lambda _: scrape(port)["evidence_maps_total", "1.0", "cats", "toy"], range(40)))
+    finally:
+        for connection in silent:
+            connection.close()
+    assert set(found) == {5.0}
+
+
+@pytest.mark.parametrize("group", ["x" * 1000, "../../etc", "cats/dogs"], ids=["long", "dots", "slash"])
+def test_names_of_groups_may_be_anything(worker, port, group, tmp_path):
+    one = worker(freeze_after=1)
+    one.count("evidence", 1, group, "3", "3")
+    one.count("evidence_maps", 1, group)
+    assert scrape(port)["evidence_similarity_ratio", *sorted(("1.0", group, "toy"))] == pytest.approx(1)
+    assert {path.parent for path in tmp_path.rglob("*.json")} == {tmp_path}
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b'{"cats": [[1, 2]]}', b'{"cats": "x"}'])
+def test_a_reference_that_is_none_is_refused(tmp_path, content):
+    with pytest.raises(SetupError, match=r"^The archive's reference\.json is not one"):
+        exporter.keep_reference(tmp_path, "toy", "1.0", content)
+
+
 def test_what_was_not_counted_yet_is_zero(worker, port):
     worker()
     assert requests_total(port) == 0
@@ -136,11 +189,13 @@ def test_an_archives_own_reference_counts_from_the_first_map(worker, port, tmp_p
     assert scrape(port)["evidence_similarity_ratio", "1.0", "cats", "toy"] < 0.1
 
 
-def test_a_port_that_is_taken_stops_no_worker(tmp_path, port):
+def test_a_port_that_is_taken_stops_no_worker(tmp_path, port, caplog):
     with socket.create_server(("127.0.0.1", port)):
         one = Worker(tmp_path, port)
         one.count("requests", 1, "false", "ok")
         one.kill()
+        assert exporter.serve(exporter.Exposition(tmp_path, 1), "127.0.0.1", port) is None
+    assert f"no metrics, because port {port} cannot be used (Address already in use)" in caplog.text
 
 
 def test_the_folder_is_the_one_given_or_that_of_the_parent(monkeypatch, tmp_path):

@@ -34,7 +34,7 @@ def test_a_plain_and_an_explained_request(written):
     assert level == "INFO"
     assert (line["request_id"], line["model"], line["version"], line["status"]) == ("toy", "toy", "1.0", 200)
     assert line["explained"] is False
-    assert line["batch_rows"] == 2
+    assert line["batch_size"] == 2
     (picture,) = line["pictures"]
     assert (picture["width"], picture["height"]) == (451, 300)
     assert set(picture["ms"]) >= {"queue", "decode", "preprocess", "forward"}

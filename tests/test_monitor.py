@@ -17,17 +17,20 @@ SCRIPT = """
 import json, logging, sys
 from pathlib import Path
 import toynets
-from camserve.monitor import watch
+from camserve.monitor import prepare, watch
 
 logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
 folder = Path(sys.argv[1])
+shared = prepare()
 pipeline = toynets.loaded(folder, scrape_port=0, **json.loads(sys.argv[2]))
-watch(pipeline, folder, 2)
+watch(pipeline, folder, 2, shared)
 pipeline.answer([toynets.row(), toynets.row(b"no picture")])
 from camserve.exporter import Exposition
 import os
-samples = {s.name: s.value for f in Exposition(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]), 1).collect() for s in f.samples}
-print(json.dumps({name: samples.get(name) for name in ("camserve_workers", "camserve_workers_expected", "camserve_model_info")}))
+families = Exposition(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]), 1).collect()
+samples = {sample.name: sample.value for family in families for sample in family.samples}
+names = ("camserve_workers", "camserve_workers_expected", "camserve_model_info")
+print(json.dumps({name: samples.get(name) for name in names}))
 """
 
 
@@ -53,3 +56,21 @@ def test_a_worker_counts_and_logs(tmp_path, level, lines):
     assert [json.loads(line)["request_id"] for line in done.stderr.splitlines() if line.startswith("{")] == [
         "toy"
     ] * lines
+
+
+def test_a_folder_that_cannot_be_used_stops_no_worker(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "file").touch()
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT.split("from camserve.exporter")[0], str(tmp_path / "model"), "{}"],
+        env={
+            **os.environ,
+            "PYTHONPATH": f"{ROOT / 'handler'}:{ROOT / 'tests'}",
+            "PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "file"),
+        },
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "camserve: no metrics, because their folder cannot be used" in done.stderr
+    assert done.stderr.count('{"request_id"') == 2

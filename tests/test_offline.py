@@ -129,6 +129,17 @@ def test_files_of_the_same_name_do_not_overwrite_each_other(seeded, tmp_path):
     assert names(tmp_path / "out") == ["cat-2.json", "cat.json"]
 
 
+def test_no_name_takes_anothers_place(seeded, tmp_path):
+    files = [tmp_path / name for name in ("cat-2.jpg", "cat.jpg", "cat.png", "CAT.jpeg", "z\udce4hler.jpg")]
+    for file in files:
+        file.write_bytes(cat())
+    files.insert(2, tmp_path / "vanished.jpg")
+    done = list(explain(seeded, files, {"maps": "grid"}, tmp_path / "out"))
+    assert [one.good for one in done] == [True, True, False, True, True, True]
+    assert done[2].line.startswith("The picture is empty")
+    assert len(names(tmp_path / "out")) == 5
+
+
 def test_a_folder_is_its_pictures(photos):
     assert find_pictures([photos]) == [photos / "one.jpg", photos / "two.jpg"]
     assert find_pictures([photos / "two.jpg", photos]) == [photos / name for name in ("two.jpg", "one.jpg", "two.jpg")]

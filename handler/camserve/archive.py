@@ -100,14 +100,17 @@ def put(archive: Path, name: str, content: bytes) -> None:
     """
     if not archive.is_file():
         raise SetupError(f"There is no archive {str(archive)!r}: build it with `camserve archive`.")
+    archive = archive.resolve()
     check_room(archive.parent, archive.stat().st_size + len(content))
-    scratch = archive.with_suffix(".new")
-    with zipfile.ZipFile(archive) as old, zipfile.ZipFile(scratch, "w", zipfile.ZIP_DEFLATED) as new:
-        for entry in old.infolist():
-            if entry.filename != name:
-                new.writestr(entry, old.read(entry))
-        new.writestr(name, content)
-    scratch.replace(archive)
+    with tempfile.TemporaryDirectory(dir=archive.parent, prefix=".camserve-") as folder:
+        scratch = Path(folder) / archive.name
+        with zipfile.ZipFile(archive) as old, zipfile.ZipFile(scratch, "w", zipfile.ZIP_DEFLATED) as new:
+            for entry in old.infolist():
+                if entry.filename != name:
+                    new.writestr(entry, old.read(entry))
+            new.writestr(name, content)
+        shutil.copymode(archive, scratch)
+        scratch.replace(archive)
 
 
 def check_room(folder: Path, needed: int) -> None:
@@ -147,9 +150,17 @@ def _unpack(archive: Path, content: Path) -> tuple[str, str, dict[str, Any]]:
             check_room(content, sum(entry.file_size for entry in packed.infolist()))
             packed.extractall(content)
         model = orjson.loads((content / "MAR-INF" / "MANIFEST.json").read_bytes())["model"]
-        config = yaml.safe_load((content / model["configFile"]).read_text(encoding="utf-8"))
-        return model["modelName"], str(model["modelVersion"]), config
-    except (zipfile.BadZipFile, FileNotFoundError, KeyError, ValueError, yaml.YAMLError) as error:
+        config = yaml.safe_load((content / Path(model["configFile"]).name).read_text(encoding="utf-8"))
+        return model["modelName"], str(model["modelVersion"]), dict(config)
+    except (
+        zipfile.BadZipFile,
+        FileNotFoundError,
+        KeyError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+        yaml.YAMLError,
+    ) as error:
         raise SetupError(
             f"{archive.name} is not an archive of camserve's: build it with `camserve archive`."
         ) from error

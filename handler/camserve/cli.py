@@ -193,7 +193,7 @@ def _add_serving(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Start TorchServe and the gateway, wait until a worker answers, explain one picture. Ports are set\n"
         "with CAMSERVE_GATEWAY_PORT, CAMSERVE_INFERENCE_PORT, CAMSERVE_MANAGEMENT_PORT,\n"
-        "CAMSERVE_METRICS_PORT, CAMSERVE_GRPC_PORT and CAMSERVE_GRPC_MANAGEMENT_PORT."
+        "CAMSERVE_METRICS_PORT, CAMSERVE_SCRAPE_PORT, CAMSERVE_GRPC_PORT and CAMSERVE_GRPC_MANAGEMENT_PORT."
     )
     parser.add_argument("--name", default="classifier", help="serves STORE/NAME.mar (default: %(default)s)")
     parser.add_argument("--store", type=Path, default=Path("model_store"), help="default: %(default)s")
@@ -230,7 +230,10 @@ def _archive(options: argparse.Namespace) -> None:
 
     from camserve.archive import build
 
-    config = yaml.safe_load(options.config.read_text(encoding="utf-8"))
+    try:
+        config = dict(yaml.safe_load(options.config.read_text(encoding="utf-8")))
+    except (TypeError, ValueError, yaml.YAMLError) as error:
+        raise SetupError(f"{options.config} is no YAML file of settings.") from error
     settings = config.pop("camserve", None) or {}
     if options.layer:
         settings["layer"] = options.layer

@@ -7,26 +7,37 @@ it is asked for.
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import logging
 import os
-import re
-import socketserver
+import shutil
 import tempfile
 import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from socketserver import ThreadingMixIn
+from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 import numpy as np
 import orjson
 
 from camserve.drift import CELLS, Shares, similarity
+from camserve.errors import SetupError
 
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """prometheus_client looks at this variable once, when it is first imported."""
 
 _log = logging.getLogger(__name__)
+_SMALLEST_FILE = 8
+"""Bytes; a worker that has just begun, or was killed just then, has less."""
+
+_SCRAPE_TIMEOUT = 10
+"""Seconds that a scraper may stay silent."""
+
 _Owner = tuple[str, str, str]
 """Model, version and class group."""
 
@@ -36,26 +47,75 @@ def share() -> Path:
 
     It is the one in the environment, else a folder named after the process that started this one.
     """
-    folder = Path(os.environ.get(FOLDER) or Path(tempfile.gettempdir()) / f"camserve-metrics-{os.getppid()}")
-    folder.mkdir(parents=True, exist_ok=True)
+    given = os.environ.get(FOLDER)
+    folder = Path(given) if given else Path(tempfile.gettempdir()) / f"camserve-metrics-{os.getppid()}"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not given and folder.stat().st_uid != os.getuid():
+        raise PermissionError(f"{folder} belongs to someone else")
     os.environ[FOLDER] = str(folder)
     return folder
 
 
 def forget_the_dead(folder: Path) -> None:
-    """Drop the gauges of workers that are gone; their counts stay."""
-    for file in folder.glob("gauge_live*_*.db"):
-        found = re.fullmatch(r"gauge_live\w+_(\d+)\.db", file.name)
-        if found and not Path(f"/proc/{found[1]}").exists():
-            file.unlink(missing_ok=True)
+    """Drop the gauges of workers that are gone, and fold what they counted into one file, `..._0.db`.
+
+    So the folder does not grow with every worker that dies, and a scrape does not take longer each time.
+    """
+    with _locked(folder):
+        _forget(folder)
+
+
+def _forget(folder: Path) -> None:
+    for file in folder.glob("*_*.db"):
+        kind, _, pid = file.stem.rpartition("_")
+        if pid in ("0", str(os.getpid())) or not pid.isdigit() or Path(f"/proc/{pid}").exists():
+            continue
+        gone = file.rename(file.with_suffix(".gone"))  # so that nothing counts twice, whatever happens now
+        if not kind.startswith("gauge"):
+            _fold(gone, folder / f"{kind}_0.db")
+        gone.unlink()
+
+
+def _fold(file: Path, into: Path) -> None:
+    """Add one worker's counts to those of all that went before."""
+    from prometheus_client.mmap_dict import MmapedDict
+
+    if file.stat().st_size < _SMALLEST_FILE:
+        return
+    scratch = into.with_suffix(".new")
+    if into.exists():
+        shutil.copy(into, scratch)
+    sums = MmapedDict(str(scratch))  # type: ignore[no-untyped-call]
+    counted = MmapedDict(str(file), read_mode=True)  # type: ignore[no-untyped-call]
+    for key, value, stamp in counted.read_all_values():  # type: ignore[no-untyped-call]
+        sums.write_value(key, sums.read_value(key)[0] + value, stamp)  # type: ignore[no-untyped-call]
+    counted.close()  # type: ignore[no-untyped-call]
+    sums.close()  # type: ignore[no-untyped-call]
+    scratch.replace(into)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One process at a time."""
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def keep_reference(folder: Path, model: str, version: str, reference: bytes) -> None:
-    """Put an archive's own reference where every worker finds it."""
-    path = _reference_file(folder, model, version)
-    scratch = path.with_suffix(f".{os.getpid()}")
-    scratch.write_bytes(reference)
-    scratch.replace(path)
+    """Put an archive's own reference where every worker finds it.
+
+    Raises:
+        SetupError: it is none.
+    """
+    if not _is_reference(reference):
+        raise SetupError("The archive's reference.json is not one: write it with `camserve reference`.")
+    _keep(_reference_file(folder, model, version), reference)
+
+
+def forget_reference(folder: Path, model: str, version: str) -> None:
+    """An archive without a reference takes the place of one that had it."""
+    _reference_file(folder, model, version).unlink(missing_ok=True)
 
 
 class Exposition:
@@ -68,14 +128,17 @@ class Exposition:
 
     def collect(self) -> Iterator[object]:
         """Metric families, as prometheus_client wants them."""
-        from prometheus_client import CollectorRegistry
         from prometheus_client.multiprocess import MultiProcessCollector
 
-        forget_the_dead(self._folder)
-        collector = MultiProcessCollector(CollectorRegistry(), str(self._folder))  # type: ignore[no-untyped-call]
-        families = list(collector.collect())  # type: ignore[no-untyped-call]
+        with _locked(self._folder):
+            _forget(self._folder)
+            files = [str(file) for file in self._folder.glob("*.db") if file.stat().st_size >= _SMALLEST_FILE]
+            families = list(MultiProcessCollector.merge(files))  # type: ignore[no-untyped-call]
         yield from families
-        yield from self._compared(families)
+        try:
+            yield from list(self._compared(families))
+        except Exception:
+            _log.exception("camserve: the evidence could not be compared")
 
     def _compared(self, families: Iterable[object]) -> Iterator[object]:
         from prometheus_client.core import GaugeMetricFamily
@@ -105,10 +168,10 @@ class Exposition:
         known = _read(_reference_file(self._folder, model, version))
         if known is not None:
             return known.get(group)
-        early = _reference_file(self._folder, model, f"{version}.{group}")
+        early = _reference_file(self._folder, model, version, group)
         found = _read(early)
         if found is None and maps >= self._freeze_after:
-            keep_reference(self._folder, model, f"{version}.{group}", dump({group: shares / maps}))
+            _keep(early, dump({group: shares / maps}))
             found = _read(early)
         return None if found is None else found.get(group)
 
@@ -135,12 +198,17 @@ def serve(exposition: Exposition, address: str, port: int) -> threading.Thread |
     return thread
 
 
-class _Server(socketserver.ThreadingMixIn, WSGIServer):
+class _Server(ThreadingMixIn, WSGIServer):
     allow_reuse_port = True
     daemon_threads = True
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A scraper that goes away is no news."""
+
 
 class _Quiet(WSGIRequestHandler):
+    timeout = _SCRAPE_TIMEOUT
+
     def log_message(self, format: str, *args: object) -> None:
         """A scrape is no news."""
 
@@ -160,9 +228,27 @@ def _evidence(families: Iterable[object]) -> dict[_Owner, tuple[Shares, float]]:
     return {owner: (shares, maps[owner]) for owner, shares in sums.items() if maps.get(owner)}
 
 
-def _reference_file(folder: Path, model: str, version: str) -> Path:
-    name = re.sub(r"[^\w.-]", lambda found: f"%{ord(found[0]):x}", f"{model}-{version}")
-    return folder / f"reference-{name}.json"
+def _reference_file(folder: Path, *owner: str) -> Path:
+    """One file for each model and version, or class group of one; names may be of any length and letters."""
+    return folder / f"reference-{hashlib.sha256(chr(0).join(owner).encode()).hexdigest()[:32]}.json"
+
+
+def _keep(file: Path, reference: bytes) -> None:
+    with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as scratch:
+        scratch.write(reference)
+    Path(scratch.name).replace(file)
+
+
+def _is_reference(content: bytes) -> bool:
+    """Whether it maps groups to 7 x 7 finite numbers."""
+    try:
+        found = orjson.loads(content)
+        return all(
+            np.shape(rows) == (CELLS, CELLS) and bool(np.isfinite(np.asarray(rows, float)).all())
+            for rows in found.values()
+        )
+    except (AttributeError, TypeError, ValueError):
+        return False
 
 
 def _read(file: Path) -> dict[str, Shares] | None:

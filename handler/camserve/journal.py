@@ -28,10 +28,11 @@ class Journal:
 
     def write(self, batch: Sequence[Served], seconds: float) -> None:
         """A batch that was answered within `seconds`."""
+        rows = sum(isinstance(one, Outcome) for served in batch for one in served.outcomes)
         for served in batch:
             good = served.answer.status < 400
             if served.kind != "describe" and not (good and random.random() >= self._sample):  # noqa: S311
-                _log.log(logging.INFO if good else logging.WARNING, "%s", self._line(served, len(batch), seconds))
+                _log.log(logging.INFO if good else logging.WARNING, "%s", self._line(served, rows, seconds))
 
     def _line(self, served: Served, rows: int, seconds: float) -> str:
         entry: dict[str, Any] = {
@@ -40,8 +41,8 @@ class Journal:
             "version": self._card.version,
             "status": served.answer.status,
             "explained": served.explained,
-            "batch_rows": rows,
-            "total_ms": round(served.queue_ms + seconds * 1e3, 1),
+            "batch_size": rows,
+            "total_ms": round((served.queue_ms or 0) + seconds * 1e3, 1),
             "response_bytes": len(served.answer.body),
             "pictures": [_picture(one) for one in served.outcomes],
         }

@@ -47,6 +47,7 @@ METRICS: Mapping[str, Row] = {
     "requests": Row(Counter, "Requests answered.", ("explained", "outcome")),
     "errors": Row(Counter, "Pictures answered with an error, by the type in the answer.", ("type",)),
     "explanations": Row(Counter, "Classes explained, by what became of each.", ("method", "status")),
+    "dropped": Row(Counter, "Pictures and grids left out of answers that would have been too large."),
     "flags": Row(Counter, "Flags raised by maps.", ("flag",)),
     "predictions": Row(Counter, "Pictures predicted, by the group of the likeliest class.", ("group",)),
     "evidence": Row(Counter, "Share of a map's evidence in each cell, summed over maps.", ("group", "row", "column")),
@@ -134,9 +135,12 @@ class Metrics:
 
     def _request(self, served: Served, seconds: float) -> None:
         explained = "true" if served.explained else "false"
-        waited = served.queue_ms
         self._at("requests", explained, _outcome(served.answer.status)).inc()
-        self._at("request_seconds", explained).observe(seconds + waited / 1e3)
+        self._at("request_seconds", explained).observe(seconds + (served.queue_ms or 0) / 1e3)
+        if served.queue_ms is not None:
+            self._at("queue_seconds").observe(served.queue_ms / 1e3)
+        if served.answer.dropped:
+            self._at("dropped").inc(served.answer.dropped)
         self._at("response_bytes", explained).observe(len(served.answer.body))
         for fault in served.outcomes:
             if isinstance(fault, RequestError):
@@ -147,9 +151,6 @@ class Metrics:
             if ms is not None and stage != "queue":
                 self._at("stage_seconds", stage).observe(ms / 1e3)
         self._at("stage_seconds", "total").observe(seconds)
-        waited = outcome.timing.get("queue")
-        if waited is not None:
-            self._at("queue_seconds").observe(waited / 1e3)
         self._at("picture_pixels").observe(outcome.prepared.width * outcome.prepared.height)
         self._prediction(outcome.verdict)
         for one, quality in zip(outcome.verdict.maps, outcome.qualities, strict=True):
@@ -177,12 +178,16 @@ class Metrics:
         if middle is not None:
             self._at("map_center_x_ratio", method).observe(middle[0])
             self._at("map_center_y_ratio", method).observe(middle[1])
-        self._verified(one)
+        self._verified(outcome, one)
 
-    def _verified(self, one: ClassMap) -> None:
-        """How far the probability fell; a rise counts as no fall."""
-        measured = one.verification
-        if measured is None:
+    def _verified(self, outcome: Outcome, one: ClassMap) -> None:
+        """How far the probability fell; a rise counts as no fall.
+
+        Only for what speaks for the likeliest class: hiding anything else should not make it fall.
+        """
+        measured, task = one.verification, outcome.task
+        plain = task.polarity == "positive" and one.contrast is None and one.class_id == outcome.verdict.likeliest
+        if measured is None or not plain or class_status(one, task) != "ok":
             return
         drops: list[tuple[Literal["top", "random"], float]] = [("top", measured.without_top)]
         drops += [("random", chance) for chance in measured.without_random]

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from camserve import __version__, exporter
+from camserve.errors import SetupError
 from camserve.groups import Groups
 from camserve.journal import Journal
 from camserve.model import gpu
@@ -17,25 +18,51 @@ from camserve.pipeline import Pipeline
 REFERENCE = "reference.json"
 """Where an archive keeps the evidence its model should show; `camserve reference` writes it."""
 
+_log = logging.getLogger(__name__)
 
-def watch(pipeline: Pipeline, folder: Path, workers: int) -> None:
-    """Record what the pipeline serves from now on.
+
+def prepare() -> Path | None:
+    """Before the model is loaded: the folder in which all workers count, or None where there can be none."""
+    try:
+        return exporter.share()
+    except OSError as error:
+        _log.error("camserve: no metrics, because their folder cannot be used (%s)", error)
+        return None
+
+
+def watch(pipeline: Pipeline, folder: Path, workers: int, shared: Path | None) -> None:
+    """Record what the pipeline serves from now on. What goes wrong with metrics stops no worker.
 
     Args:
         pipeline: of this worker.
         folder: where the archive was unpacked.
         workers: how many of them serve this model.
+        shared: what `prepare` gave.
+
+    Raises:
+        SetupError: the archive's reference is none.
     """
-    settings, card = pipeline.settings, pipeline.card
-    logging.getLogger("camserve").setLevel(settings.log_level.upper())
-    pipeline.watchers.append(Journal(card, settings.log_share).write)
-    shared = exporter.share()
+    logging.getLogger("camserve").setLevel(pipeline.settings.log_level.upper())
+    pipeline.watchers.append(Journal(pipeline.card, pipeline.settings.log_share).write)
+    if shared is None:
+        return
+    try:
+        _count(pipeline, folder, workers, shared)
+    except SetupError:
+        raise
+    except Exception:
+        _log.exception("camserve: no metrics")
+
+
+def _count(pipeline: Pipeline, folder: Path, workers: int, shared: Path) -> None:
+    settings, card, engine = pipeline.settings, pipeline.card, pipeline.engine
     exporter.forget_the_dead(shared)
     if (folder / REFERENCE).is_file():
         exporter.keep_reference(shared, card.name, card.version, (folder / REFERENCE).read_bytes())
+    else:
+        exporter.forget_reference(shared, card.name, card.version)
     from camserve.metrics import Metrics  # imports prometheus_client, which looks for the shared folder just once
 
-    engine = pipeline.engine
     groups = Groups(settings.class_groups, card.labels)
     metrics = Metrics(card, groups, engine.default, partial(gpu.reading, pipeline.device))
     model = {
@@ -48,6 +75,5 @@ def watch(pipeline: Pipeline, folder: Path, workers: int) -> None:
     metrics.started(model, software, workers, settings.max_answer_bytes)
     pipeline.watchers.append(metrics.record)
     if settings.scrape_port:
-        exporter.serve(
-            exporter.Exposition(shared, settings.reference_maps), settings.scrape_address, settings.scrape_port
-        )
+        exposition = exporter.Exposition(shared, settings.reference_maps)
+        exporter.serve(exposition, settings.scrape_address, settings.scrape_port)

@@ -6,6 +6,7 @@ import base64
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -105,8 +106,13 @@ def references(pipeline: Pipeline, files: Sequence[Path], groups: Groups, told: 
 
 
 def _row(file: Path, options: Mapping[str, str]) -> Row:
+    """A file that cannot be read is an empty picture, and told of as one."""
     fields = {name: value.encode() for name, value in options.items()}
-    return Row(file.stem, {"data": file.read_bytes(), "explain": b"true", **fields}, {})
+    try:
+        data = file.read_bytes()
+    except OSError:
+        data = b""
+    return Row(ascii(file.stem)[1:-1], {"data": data, "explain": b"true", **fields}, {})
 
 
 def _drawn(row: Row, body: Mapping[str, Any], pipeline: Pipeline) -> Iterator[tuple[str, bytes]]:
@@ -149,11 +155,13 @@ def _percent(chance: float) -> str:
 
 def _names(files: Sequence[Path]) -> list[str]:
     """File names without endings, numbered where several are the same."""
-    seen: Counter[str] = Counter()
-    names = []
+    names: list[str] = []
+    taken: set[str] = set()
     for file in files:
-        seen[file.stem] += 1
-        names.append(file.stem if seen[file.stem] == 1 else f"{file.stem}-{seen[file.stem]}")
+        tries = (file.stem if number == 1 else f"{file.stem}-{number}" for number in count(1))
+        name = next(one for one in tries if one.casefold() not in taken)
+        taken.add(name.casefold())
+        names.append(name)
     return names
 
 

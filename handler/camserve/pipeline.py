@@ -115,14 +115,17 @@ class Pipeline:
 
     def answer(self, rows: Sequence[Row]) -> list[Answer]:
         """One answer a row, in order. A row that fails is answered with its own error."""
-        arrival = time.time()
+        arrival, start = time.time(), time.perf_counter()
         calls = [_attempt(self._read, row) for row in rows]
         asks = [(ask, _queue_wait(call.row, arrival)) for call in calls if isinstance(call, Call) for ask in call.asks]
         jobs = self._each(self._prepare, asks)
         judged = self._judge([job for job in jobs if isinstance(job, _Job)])
         finished = iter(self._each(self._draw, _paired(jobs, judged)))
-        served = [self._respond(row, call, finished, len(jobs)) for row, call in zip(rows, calls, strict=True)]
-        self._tell(served, time.time() - arrival)
+        served = [
+            self._respond(row, call, finished, len(jobs), _queue_wait(row, arrival))
+            for row, call in zip(rows, calls, strict=True)
+        ]
+        self._tell(served, time.perf_counter() - start)
         return [one.answer for one in served]
 
     def _read(self, row: Row) -> Call:
@@ -198,8 +201,11 @@ class Pipeline:
         ]
 
     def _measured(self, task: Task) -> Task:
-        """The task, also to be verified for the metrics if its turn has come."""
-        return replace(task, verify=task.verify or random.random() < self.settings.verify_share)  # noqa: S311
+        """The task, also to be verified for the metrics if its turn has come and it explains one class plainly."""
+        single = task.classes == 1 or (isinstance(task.classes, tuple) and len(task.classes) == 1)
+        plain = single and task.polarity == "positive" and task.contrast is None
+        turn = plain and random.random() < self.settings.verify_share  # noqa: S311
+        return replace(task, verify=task.verify or turn)
 
     def _draw(self, pair: tuple[_Job | RequestError, Verdict | RequestError | None]) -> Outcome:
         """Maps to pictures and regions."""
@@ -239,13 +245,18 @@ class Pipeline:
         ]
 
     def _respond(
-        self, row: Row, call: Call | RequestError, finished: Iterator[Outcome | RequestError], batch: int
+        self,
+        row: Row,
+        call: Call | RequestError,
+        finished: Iterator[Outcome | RequestError],
+        batch: int,
+        waited: float | None,
     ) -> Served:
         """One row's answer, from the outcomes of its pictures."""
         if isinstance(call, RequestError):
-            return Served(row.request_id, "predict", (call,), response.error(call))
+            return Served(row.request_id, "predict", waited, (call,), response.error(call))
         own = [next(finished) for _ in call.asks]
-        return Served(row.request_id, call.kind, own, self._answer(call, own, batch))
+        return Served(row.request_id, call.kind, waited, own, self._answer(call, own, batch))
 
     def _answer(self, call: Call, own: Sequence[Outcome | RequestError], batch: int) -> Answer:
         if call.kind == "describe":

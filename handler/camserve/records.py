@@ -188,3 +188,5 @@ class Answer:
     mime: str
     body: bytes
     headers: Mapping[str, str]
+    dropped: int = 0
+    """Pictures and grids left out because it would have been too large."""

@@ -62,6 +62,8 @@ class Served:
 
     request_id: str
     kind: Literal["predict", "kserve", "describe"]
+    queue_ms: float | None
+    """How long it waited before the handler, in milliseconds; None where that is not known."""
     outcomes: Sequence[Outcome | RequestError]
     answer: Answer
 
@@ -69,12 +71,6 @@ class Served:
     def explained(self) -> bool:
         """Whether any of its pictures was."""
         return any(isinstance(one, Outcome) and one.verdict.trigger is not None for one in self.outcomes)
-
-    @property
-    def queue_ms(self) -> float:
-        """How long it waited before the handler, in milliseconds; 0 where that is not known."""
-        waits = [one.timing.get("queue") for one in self.outcomes if isinstance(one, Outcome)]
-        return max((wait for wait in waits if wait is not None), default=0.0)
 
 
 def error(fault: RequestError) -> Answer:
@@ -293,22 +289,22 @@ def _box(box: Box) -> list[float]:
 
 def _fitted(answer: dict[str, Any], limit: int) -> Answer:
     """Serialise; where that is too large, drop the largest pictures and say so."""
-    body = orjson.dumps(answer)
-    while len(body) > limit and _drop(answer, len(body) - limit, limit):
-        body = orjson.dumps(answer)
-    return Answer(200, "OK", JSON, body, {})
+    body, dropped = orjson.dumps(answer), 0
+    while len(body) > limit and (more := _drop(answer, len(body) - limit, limit)):
+        body, dropped = orjson.dumps(answer), dropped + more
+    return Answer(200, "OK", JSON, body, {}, dropped)
 
 
-def _drop(answer: dict[str, Any], excess: int, limit: int) -> bool:
-    """Drop pictures, largest first, until `excess` characters are gone; False if there was none to drop."""
-    dropped = False
+def _drop(answer: dict[str, Any], excess: int, limit: int) -> int:
+    """Drop pictures, largest first, until `excess` characters are gone; how many that were."""
+    dropped = 0
     while excess > 0 and (largest := _largest_picture(answer)):
         explanation, entry, name = largest
         excess -= _room(entry.pop(name))
         entry["status"] = "failed"
         entry["reason"] = f"Dropped {name}: the answer would pass {limit} bytes. Ask for fewer or smaller maps."
         explanation["status"] = _overall(explanation["classes"])
-        dropped = True
+        dropped += 1
     return dropped
 
 

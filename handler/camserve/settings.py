@@ -69,7 +69,10 @@ def _ids(text: str | int) -> tuple[int, ...]:
     ids: list[int] = []
     for part in str(text).split(","):
         first, _, last = part.partition("-")
-        ids += range(int(first), int(last or first) + 1)
+        span = range(int(first), int(last or first) + 1)
+        if not span:
+            raise ValueError(f"{part.strip()!r} is no range of class ids")
+        ids += span
     return tuple(ids)
 
 
@@ -185,7 +188,10 @@ def _from_text(name: str, text: str) -> Any:
         "flags": FlagThresholds,
     }
     if name == "class_groups":
-        return orjson.loads(text)
+        try:
+            return orjson.loads(text)
+        except ValueError as error:
+            raise SetupError(f"CAMSERVE_CLASS_GROUPS: expected a JSON object, got {quoted(text)}.") from error
     if name not in sections:
         return text
     try:
