@@ -3,11 +3,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STRICT ?= 0
-CODE := handler tests benchmarks docs
+CODE := handler tests benchmarks docs config
 COMPOSE = $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve start stop stack stack-down archive test lint format bench pictures clean
+.PHONY: help install serve start stop stack stack-down archive test lint format bench pictures dashboard clean
 
 help: ## Print this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -67,6 +67,9 @@ format: .venv/installed ## Put the code into its standard form
 
 bench: .venv/installed ## Measure what explanations cost; writes benchmarks/RESULTS.md (half an hour)
 	$(BIN)/python benchmarks/engine.py
+
+dashboard: .venv/installed ## Write Grafana's dashboard again
+	$(BIN)/python config/grafana/dashboard.py
 
 pictures: .venv/installed ## Draw the documents' pictures again
 	$(BIN)/python docs/draw.py

@@ -29,7 +29,11 @@ def _folder(factory: pytest.TempPathFactory) -> Path:
     return factory.mktemp("archive")
 
 
-TOOLS = {"curl": "apt-get install curl"}
+TOOLS = {
+    "curl": "apt-get install curl",
+    "prometheus": "apt-get install prometheus",
+    "promtool": "apt-get install prometheus",
+}
 """Programs that are not from PyPI, and what installs each."""
 
 STRICT = os.environ.get("CAMSERVE_STRICT") == "1"

@@ -53,6 +53,7 @@ def test_a_plain_request(watched):
     group = "odd" if first["class_id"] % 2 else "other"
     assert read("predictions_total", group=group) == 1
     assert read.samples("explanations_total") == []
+    assert read("stage_seconds_count", stage="explain") is None
     for stage in ("decode", "preprocess", "forward", "total"):
         assert read("stage_seconds_count", stage=stage) == 1
         assert read("stage_seconds_sum", stage=stage) > 0
@@ -101,8 +102,8 @@ def test_the_wait_of_a_row_that_fails_counts(watched):
 
     pipeline, read = watched
     pipeline.answer([toynets.row(b"no picture", headers={"x-request-start": f"t={int((time.time() - 2) * 1e3)}"})])
-    assert read("request_seconds_sum", explained="false") >= 2
-    assert read("queue_seconds_count") == 1
+    assert read("queue_seconds_sum") >= 2
+    assert read("request_seconds_count", explained="false") is None, "a refusal is no prediction"
 
 
 def test_evidence_is_that_of_the_likeliest_class(watched):
@@ -220,6 +221,15 @@ def test_names_and_units_are_prometheus_own():
         assert not name.endswith("_total")
         assert row.help.endswith(".")
         assert not any(unit in name for unit in ("_ms", "milliseconds", "_kb", "percent"))
+
+
+def test_what_alerts_watch_begins_at_zero(bright):
+    metrics = Metrics(bright.card, Groups({}, ()), "features")
+    metrics._zeros()
+    read = Read(metrics)
+    assert read("explanations_total", method="gradcam", status="empty_map") == 0
+    assert read("flags_total", flag="single_cell") == 0
+    assert read("dropped_total") == 0
 
 
 def test_a_gpu_is_told_where_there_is_one(seeded):

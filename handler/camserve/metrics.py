@@ -26,6 +26,12 @@ PIXELS = (1e4, 1e5, 2.5e5, 5e5, 1e6, 2e6, 4e6, 8e6, 1.6e7, 5e7)
 BYTES = (1e3, 4e3, 1.6e4, 3.2e4, 6.4e4, 1.28e5, 2.56e5, 5.12e5, 1e6, 2e6, 3e6, 3.2e6, 4e6, 8e6)
 
 
+EXPLAINING = ("explain", "render", "encode")
+"""Stages that only explained pictures pass."""
+
+FLAGS = ("empty", "flat", "border_hugging", "single_cell", "not_class_discriminative", "low_margin")
+
+
 class Row(NamedTuple):
     """One metric: its kind, what it tells, its labels beside `model` and `version`, and what its kind needs."""
 
@@ -52,7 +58,7 @@ METRICS: Mapping[str, Row] = {
     "predictions": Row(Counter, "Pictures predicted, by the group of the likeliest class.", ("group",)),
     "evidence": Row(Counter, "Share of a map's evidence in each cell, summed over maps.", ("group", "row", "column")),
     "evidence_maps": Row(Counter, "Maps whose evidence was summed.", ("group",)),
-    "request_seconds": _spread("From the gateway to the answer.", ("explained",), SECONDS),
+    "request_seconds": _spread("From the gateway to a good answer.", ("explained",), SECONDS),
     "stage_seconds": _spread("Time in a stage of the path, a picture.", ("stage",), SECONDS),
     "queue_seconds": _spread("From the gateway to the handler.", (), SECONDS),
     "batch_rows": _spread("Pictures in a batch.", (), ROWS),
@@ -109,10 +115,19 @@ class Metrics:
         self._at("workers").set(1)
         self._at("workers_expected").set(workers)
         self._at("response_limit_bytes").set(limit)
-        for outcome in ("ok", "client_error", "server_error"):  # a rate needs a zero to rise from
-            for explained in ("true", "false"):
-                self._at("requests", explained, outcome)
+        self._zeros()
         self._machine()
+
+    def _zeros(self) -> None:
+        """Series that alerts watch begin at zero: a rate does not see the first count of one that did not exist."""
+        for explained in ("true", "false"):
+            for outcome in ("ok", "client_error", "server_error"):
+                self._at("requests", explained, outcome)
+        for status in ("ok", "empty_map", "failed"):
+            self._at("explanations", "gradcam", status)
+        for flag in FLAGS:
+            self._at("flags", flag)
+        self._at("dropped")
 
     def record(self, batch: Sequence[Served], seconds: float) -> None:
         """A batch that was answered within `seconds` of its arrival at the handler."""
@@ -136,7 +151,8 @@ class Metrics:
     def _request(self, served: Served, seconds: float) -> None:
         explained = "true" if served.explained else "false"
         self._at("requests", explained, _outcome(served.answer.status)).inc()
-        self._at("request_seconds", explained).observe(seconds + (served.queue_ms or 0) / 1e3)
+        if served.answer.status < 400:  # refusals are quick, and would make predictions look so
+            self._at("request_seconds", explained).observe(seconds + (served.queue_ms or 0) / 1e3)
         if served.queue_ms is not None:
             self._at("queue_seconds").observe(served.queue_ms / 1e3)
         if served.answer.dropped:
@@ -147,8 +163,9 @@ class Metrics:
                 self._at("errors", fault.type).inc()
 
     def _picture(self, outcome: Outcome, seconds: float) -> None:
+        explained = outcome.verdict.trigger is not None
         for stage, ms in outcome.timing.items():
-            if ms is not None and stage != "queue":
+            if ms is not None and stage != "queue" and (explained or stage not in EXPLAINING):
                 self._at("stage_seconds", stage).observe(ms / 1e3)
         self._at("stage_seconds", "total").observe(seconds)
         self._at("picture_pixels").observe(outcome.prepared.width * outcome.prepared.height)
