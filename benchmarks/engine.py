@@ -15,7 +15,6 @@ import warnings
 from collections.abc import Callable, Mapping
 from statistics import median
 
-import report
 import torch
 from captum.attr import LayerGradCam
 from pytorch_grad_cam import GradCAM
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 from torchcam.methods import GradCAM as TorchcamGradCAM
 from tqdm import tqdm
 
+import report
 from camserve.cam.engine import Engine
 from camserve.cam.gates import prove
 from camserve.model import architectures
