@@ -5,9 +5,8 @@ test_networks.py asserts what `examine` finds; benchmarks/networks.py writes it 
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,8 +42,10 @@ class Network:
     exact: bool
     why: str
     other: str
-    by_hand: str = "maps"
-    """How the layer's output becomes evidence, a row of `BY_HAND`."""
+    layout: str = "maps"
+    """How the layer's output lies in space, a row of `LAYOUTS`."""
+    rectified: bool = False
+    """Whether a function rectifies the layer's output before it is pooled."""
     classes: int = CLASSES
 
 
@@ -66,8 +67,12 @@ NETWORKS = (
     Network("torchvision/resnet18", 224, "layer4", 512, 7, True, POOLED, "layer3"),
     Network("torchvision/resnet50", 224, "layer4", 2048, 7, True, POOLED, "layer3"),
     # `features` ends in a batch norm; forward rectifies what it returns.
-    Network("torchvision/densenet121", 224, "features", 1024, 7, True, RECTIFIED, "features.denseblock3", "rectified"),
-    Network("torchvision/densenet201", 224, "features", 1920, 7, True, RECTIFIED, "features.denseblock3", "rectified"),
+    Network(
+        "torchvision/densenet121", 224, "features", 1024, 7, True, RECTIFIED, "features.denseblock3", rectified=True
+    ),
+    Network(
+        "torchvision/densenet201", 224, "features", 1920, 7, True, RECTIFIED, "features.denseblock3", rectified=True
+    ),
     # The block that joins the last branches: no branch of it alone.
     Network("torchvision/inception_v3", 299, "Mixed_7c", 2048, 8, True, POOLED, "Mixed_6e"),
     Network("torchvision/googlenet", 224, "inception5b", 1024, 7, True, POOLED, "inception4e"),
@@ -119,44 +124,90 @@ class Findings:
     layer: str
     channels: int
     grid: tuple[int, ...]
+    """Of the map itself."""
     exact: bool
     other_exact: bool
     same_logits: bool
     """Bit for bit, in batches with rows that are explained and rows that are not."""
-    ledger: float
-    """|mean(map) + bias - logit| of the worst class; without a bias of its own, the least a bias could leave."""
-    head_width: bool
-    """Whether a linear module leads from as many channels to as many classes."""
+    ledger: float | None
+    """|mean(map) + bias - logit| of the worst class, where the map is exact."""
     nearest: float
-    """The same for the better of two formulas by hand: head-weighted and gradient-weighted maps."""
+    """The same by hand in float64: head-weighted maps or gradient-weighted ones, whichever come nearer."""
     deviation: float
-    """From Grad-CAM by hand in float64, of the layer and the other: largest difference over largest value."""
+    """Of the layer's maps from Grad-CAM by hand in float64: largest difference over largest value."""
+    other_deviation: float
+    """The same for the other layer, with the engine in float64 too."""
+
+
+def examine(network: Network, probe: int = max(BATCHES)) -> Findings:
+    """Build, prove and explain a network, and do the same by hand in float64; `probe` rows are used for the proof.
+
+    Raises:
+        SetupError: a gate refuses it.
+    """
+    net = built(network)
+    engine = proven(network, net, probe)
+    inputs = noise(network, 3, seed=1)
+    with torch.inference_mode():
+        plain = net(inputs)
+    ids = spread(plain[1])
+    exact = engine.is_exact("gradcam", engine.default)
+    same, maps = explained(network, engine, inputs, plain, ids)
+
+    net.double()  # and with it the engine's
+    one = inputs[1:2].double()
+    hand = by_hand(network, net, engine.default, one, ids)
+    scale = math.prod(hand.A.shape[1:]) if exact else 1
+    grad_cams = [reference.gradcam(hand.A, G) for G in hand.gradients]
+    return Findings(
+        layer=engine.default,
+        channels=engine.layers[engine.default].channels,
+        grid=maps[0].map.shape,
+        exact=exact,
+        other_exact=engine.is_exact("gradcam", network.other),
+        same_logits=same,
+        ledger=max(_error(one.map.mean() + one.bias, plain[1, one.class_id]) for one in maps) if exact else None,
+        nearest=nearest(hand, net, grad_cams, ids),
+        deviation=max(_deviation(one.map, scale * m) for one, m in zip(maps, grad_cams, strict=True)),
+        other_deviation=_deviation(
+            in_float64(network, engine, one, ids), reference.gradcam(hand.other_activations, hand.other_gradient)
+        ),
+    )
 
 
 def built(network: Network) -> nn.Module:
     """With seeded random weights that leave something to see in the logits; eval mode, frozen.
 
     Norms get affine parts that are not trivial and the statistics of a batch of noise, or the activations of
-    deep networks would fade; heads, which some libraries fill with zeros, are drawn so that logits are near 1.
+    deep networks would fade. Linear layers, which some libraries fill with zeros or nearly, are drawn so that
+    hidden layers bend and logits are near 1.
     """
     torch.manual_seed(0)
     net = architectures.build(network.architecture, network.classes, FOLDER)
     for name, parameter in net.named_parameters():
-        if "layer_scale" in name:
+        if "layer_scale" in name:  # ConvNeXt's blocks begin as next to nothing
             nn.init.uniform_(parameter, 0.1, 0.5)
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d | nn.LayerNorm):
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.normal_(module.bias, 0, 0.2)
-            module.momentum = 1.0
-    linear = [module for module in net.modules() if isinstance(module, nn.Linear)]
-    if linear:
-        nn.init.normal_(linear[-1].weight, 0, linear[-1].in_features ** -0.5)
-        nn.init.normal_(linear[-1].bias, 0, 0.3)
+            module.momentum = 1.0  # the next batch's statistics are taken as they are
+        elif isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, 0, module.in_features**-0.5)
+    head = scorer(net, network.classes)
+    nn.init.normal_(head.weight, 0, head.weight[0].numel() ** -0.5)
+    nn.init.normal_(head.bias, 0, 0.3)
     if any(isinstance(module, nn.BatchNorm2d) for module in net.modules()):
         with torch.no_grad():
             net.train()(noise(network, 2, seed=2))
     return net.eval().requires_grad_(False)
+
+
+def scorer(net: nn.Module, classes: int) -> nn.Linear | nn.Conv2d:
+    """The last module with weights, which makes the class scores."""
+    *_, last = (module for module in net.modules() if isinstance(module, nn.Linear | nn.Conv2d))
+    assert len(last.weight) == classes
+    return last
 
 
 def noise(network: Network, rows: int, seed: int) -> Tensor:
@@ -164,118 +215,126 @@ def noise(network: Network, rows: int, seed: int) -> Tensor:
     return torch.randn(rows, 3, network.side, network.side, generator=torch.Generator().manual_seed(seed))
 
 
-def proven(network: Network, net: nn.Module) -> Engine:
-    """As a worker does it when it starts, without a layer named by the user."""
+def proven(network: Network, net: nn.Module, probe: int) -> Engine:
+    """As a worker does it when it starts, where the user names no layer."""
     layout = architectures.tokens(network.architecture, net)
     layer = layout.layer if layout else None
-    return prove(net, noise(network, max(BATCHES), seed=0), network.classes, layer, layout)
+    return prove(net, noise(network, probe, seed=0), network.classes, layer, layout)
 
 
-def examine(network: Network) -> Findings:
-    """Build, prove and explain a network, and do the same by hand in float64.
+def spread(logits: Tensor) -> tuple[int, ...]:
+    """The likeliest class and two that are less so."""
+    order = logits.argsort(descending=True)
+    return tuple(int(order[len(order) * eighths // 8]) for eighths in (0, 1, 2))
 
-    Raises:
-        SetupError: a gate refuses it.
+
+def explained(
+    network: Network, engine: Engine, inputs: Tensor, plain: Tensor, ids: tuple[int, ...]
+) -> tuple[bool, list[ClassMap]]:
+    """Whether explanations leave the logits as they are, and the maps of the second of three rows.
+
+    The first row is plain, the second asks for the default layer, the third for another one, with its gradient.
     """
-    net = built(network)
-    engine = proven(network, net)
-    inputs = noise(network, 3, seed=1)
-    late, early = (Task("gradcam", layer, 3, None, "positive") for layer in (engine.default, network.other))
-    trace = engine.forward(inputs, [None, late, early])
-    with torch.inference_mode():
-        plain, plain_pair = net(inputs), net(inputs[:2])
-    pair = engine.forward(inputs[:2], [None, late]).logits
-    _, maps, other_maps = engine.maps(trace, [None, late, early])
+    late, early = (Task("gradcam", layer, ids, None, "positive") for layer in (engine.default, network.other))
+    batches = [[None, late, early]]
+    if engine.closed_form:  # without the third row nothing needs a gradient: another way through the engine
+        batches.append([None, late, None])
+    traces = [engine.forward(inputs, tasks) for tasks in batches]
+    same = all(torch.equal(plain, trace.logits.detach()) for trace in traces)
+    return same, engine.maps(traces[-1], batches[-1])[1]
 
-    double = copy.deepcopy(net).double()
-    scale = math.prod(maps[0].map.shape) if engine.is_exact("gradcam", engine.default) else 1
-    A, logits, gradients = state(double, engine.default, inputs[1], maps, network.by_hand)
-    other_A, _, other_gradients = state(double, network.other, inputs[2], other_maps, _plainer(network.by_hand))
-    deviations = [
-        *(_deviation(one.map, scale * reference.gradcam(A, G)) for one, G in zip(maps, gradients, strict=True)),
-        *(_deviation(m.map, reference.gradcam(other_A, G)) for m, G in zip(other_maps, other_gradients, strict=True)),
-    ]
-    head = _head(double, len(A), network.classes)
-    layer = engine.layers[engine.default]
-    return Findings(
-        layer.name,
-        layer.channels,
-        maps[0].map.shape,
-        engine.is_exact("gradcam", layer.name),
-        engine.is_exact("gradcam", network.other),
-        torch.equal(plain, trace.logits.detach()) and torch.equal(plain_pair, pair.detach()),
-        max(_error(one.map.mean(dtype=float) + (one.bias or 0), float(plain[1, one.class_id])) for one in maps),
-        head is not None,
-        nearest(A, gradients, head, [float(logits[one.class_id]) for one in maps], [one.class_id for one in maps]),
-        max(deviations),
+
+def in_float64(network: Network, engine: Engine, one: Tensor, ids: tuple[int, ...]) -> np.ndarray:
+    """The engine's map of the other layer for a network in float64.
+
+    In float32 a few of the many rectifiers behind an early layer end up on the other side of zero. The gradient
+    jumps there, so that two right answers may differ by a hundredth.
+    """
+    task = Task("gradcam", network.other, ids[:1], None, "positive")
+    ((found,),) = engine.maps(engine.forward(one, [task]), [task])
+    return found.map
+
+
+@dataclass(frozen=True, slots=True)
+class Hand:
+    """Logits (K), evidence at a layer and each class's gradient there (C x h x w), and one more of the other layer."""
+
+    logits: Tensor
+    A: reference.Array
+    gradients: list[reference.Array]
+    other_activations: reference.Array
+    other_gradient: reference.Array
+
+
+def by_hand(network: Network, net: nn.Module, layer: str, one: Tensor, ids: tuple[int, ...]) -> Hand:
+    """One forward with hooks and the autograd of plain torch."""
+    kept: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+        def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            kept[name] = output
+            return output.clone()  # so that nothing behind it works in place on what was kept
+
+        return hook
+
+    handles = [net.get_submodule(name).register_forward_hook(keep(name)) for name in (layer, network.other)]
+    try:
+        maps = one.requires_grad_(True)
+        if network.rectified:  # torchvision's DenseNet.forward, line by line
+            kept[layer] = F.relu(net.features(maps))
+            logits = net.classifier(F.adaptive_avg_pool2d(kept[layer], (1, 1)).flatten(1))
+        else:
+            logits = net(maps)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+    def laid_out(tensor: Tensor) -> reference.Array:
+        return LAYOUTS[network.layout](tensor)[0].detach().numpy()
+
+    def gradient(class_id: int, name: str) -> reference.Array:
+        return laid_out(torch.autograd.grad(logits[0, class_id], kept[name], retain_graph=True)[0])
+
+    return Hand(
+        logits[0].detach(),
+        laid_out(kept[layer]),
+        [gradient(class_id, layer) for class_id in ids],
+        laid_out(kept[network.other]),
+        gradient(ids[0], network.other),
     )
 
 
 def _patches(tokens: Tensor) -> Tensor:
-    """Without the class token: row by row, C x h x w."""
+    """Without the class token, row by row."""
     _, *patches = tokens[0]
     side = math.isqrt(len(patches))
-    return torch.stack([torch.stack(patches[side * row : side * (row + 1)], 1) for row in range(side)], 1)[None]
+    rows = [torch.stack(patches[side * row : side * (row + 1)], 1) for row in range(side)]
+    return torch.stack(rows, 1)[None]
 
 
-BY_HAND: Mapping[str, Callable[[Tensor], Tensor]] = {
+LAYOUTS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "maps": lambda output: output,
-    "rectified": lambda output: output,  # by `_evidence`, before the rest of the network sees it
     "patches": _patches,
     "channels last": lambda output: output.movedim(-1, 1),
 }
 """A layer's output to 1 x C x h x w, written a second time."""
 
 
-def _plainer(by_hand: str) -> str:
-    """Only the end of a DenseNet is rectified by a function."""
-    return "maps" if by_hand == "rectified" else by_hand
-
-
-def state(
-    net: nn.Module, layer: str, one: Tensor, maps: list[ClassMap], by_hand: str
-) -> tuple[reference.Array, Tensor, list[reference.Array]]:
-    """The evidence at the layer (C x h x w), the logits, and the gradients of the logits of `maps` at the evidence."""
-    kept: list[Tensor] = []
-
-    def keep(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        kept[:] = [F.relu(output) if by_hand == "rectified" else output]
-        return kept[0].clone()  # so that nothing behind it works in place on the evidence
-
-    handle = net.get_submodule(layer).register_forward_hook(keep)
-    try:
-        logits = net(one[None].double().requires_grad_(True))[0]
-    finally:
-        handle.remove()
-    found = [torch.autograd.grad(logits[each.class_id], kept, retain_graph=True)[0] for each in maps]
-    A, *gradients = (BY_HAND[by_hand](tensor)[0].detach().numpy() for tensor in (*kept, *found))
-    return A, logits.detach(), gradients
-
-
-def _head(net: nn.Module, channels: int, classes: int) -> nn.Linear | None:
-    """A linear module from the layer's channels to the classes."""
-    linear = (module for module in net.modules() if isinstance(module, nn.Linear))
-    return next((one for one in linear if (one.in_features, one.out_features) == (channels, classes)), None)
-
-
-def nearest(
-    A: reference.Array, gradients: list[reference.Array], head: nn.Linear | None, logits: list[float], ids: list[int]
-) -> float:
-    """How far the mean of a map by hand, plus the head's bias, stays from the logit; the better formula's worst."""
-    cells = math.prod(A.shape[1:])
-    biases = [float(head.bias[k]) if head else 0.0 for k in ids]
-    formulas = [[cells * reference.gradcam(A, G) for G in gradients]]
-    if head:
-        formulas.append([reference.cam(A, head.weight[k].numpy()) for k in ids])
+def nearest(hand: Hand, net: nn.Module, grad_cams: Sequence[reference.Array], ids: tuple[int, ...]) -> float:
+    """How far the mean of a map by hand plus the class's bias is from the logit: the better formula's worst class."""
+    head = scorer(net, len(hand.logits))
+    formulas = [[hand.A[0].size * one for one in grad_cams]]
+    if head.weight.shape[1:] == hand.A.shape[:1]:
+        formulas.append([reference.cam(hand.A, head.weight[k].numpy()) for k in ids])
     return min(
-        max(_error(m.mean() + bias, logit) for m, bias, logit in zip(maps, biases, logits, strict=True))
+        max(_error(one.mean() + float(head.bias[k]), hand.logits[k]) for one, k in zip(maps, ids, strict=True))
         for maps in formulas
     )
 
 
-def _error(total: float, logit: float) -> float:
-    return float(abs(total - logit) / max(1.0, abs(logit)))
+def _error(total: float, logit: Tensor) -> float:
+    return abs(float(total) - float(logit)) / max(1.0, abs(float(logit)))
 
 
-def _deviation(mine: np.ndarray, by_hand: reference.Array) -> float:
-    return float(np.abs(mine - by_hand).max() / np.abs(by_hand).max())
+def _deviation(mine: np.ndarray, theirs: np.ndarray) -> float:
+    return float(np.abs(mine - theirs).max() / np.abs(theirs).max())

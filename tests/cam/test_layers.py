@@ -64,3 +64,19 @@ class Opposite(torch.nn.Module):
 def test_logits_that_cancel_do_not_hide_a_layer():
     net = seeded(Opposite)
     assert find_default(net, find_layers(net, inputs(1), None), inputs(1)).name == "features"
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "default"),
+    [
+        ("torchvision/resnet18", 512, "layer4"),
+        ("torchvision/densenet121", 1024, "features"),
+        ("torchvision/squeezenet1_1", 512, "features"),
+        ("torchvision/squeezenet1_1", 64, "features"),
+    ],
+)
+def test_as_many_classes_as_channels_hide_no_layer(name, classes, default, tmp_path):
+    torch.manual_seed(0)
+    net = architectures.build(name, classes, tmp_path).eval().requires_grad_(False)
+    probe = torch.randn(1, 3, 96, 96, generator=torch.Generator().manual_seed(1))
+    assert find_default(net, find_layers(net, probe, None), probe).name == default

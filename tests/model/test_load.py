@@ -142,3 +142,30 @@ def test_labels_that_no_answer_could_carry(tmp_path, names):
 def test_the_longest_labels_allowed(tmp_path):
     (tmp_path / "labels.txt").write_text("x" * 1000)
     assert len(load_labels(tmp_path / "labels.txt")) == 1
+
+
+DATACLASS = """
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+
+@dataclass
+class Config:
+    width: int = 8
+
+
+class Net(nn.Linear):
+    def __init__(self):
+        super().__init__(Config().width, 2)
+"""
+
+
+def test_a_module_of_ones_own_may_hold_dataclasses_and_hides_nothing(tmp_path):
+    (tmp_path / "json.py").write_text(DATACLASS)
+    assert architectures.build("json.py:Net", 2, tmp_path).in_features == 8
+    import json
+
+    assert json.loads("1") == 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -86,14 +86,10 @@ def find_default(network: nn.Module, layers: Mapping[str, Layer], probe: Tensor)
         SetupError: no layer qualifies.
     """
     sightings = _watch(network, probe)
-    classes = network(probe).shape[1]
+    pooling = [seen for seen in sightings.values() if isinstance(seen.module, _POOLING)]
+    scoring = _scoring(list(sightings.values()), network(probe))
     # A container that ends in a pool hands out the pool's own tensor: same storage, same verdict.
-    barred = {
-        seen.output.data_ptr()
-        for name, seen in sightings.items()
-        if isinstance(seen.output, Tensor)
-        and (isinstance(seen.module, _POOLING) or (name in layers and layers[name].channels == classes))
-    }
+    barred = {seen.output.data_ptr() for seen in (*pooling, *scoring) if isinstance(seen.output, Tensor)}
     for name in reversed(list(layers)):
         seen = sightings[name]
         if isinstance(seen.module, _PASSING) or seen.output.data_ptr() in barred:
@@ -104,6 +100,22 @@ def find_default(network: nn.Module, layers: Mapping[str, Layer], probe: Tensor)
         "No layer of this network can be explained: none has a grid of several cells and a gradient. "
         "Name one with the setting 'layer', or use a convolutional network."
     )
+
+
+def _scoring(seen: Sequence[_Sighting], logits: Tensor) -> Sequence[_Sighting]:
+    """What puts out maps of class scores, in the order of calls.
+
+    Where no linear module makes the logits, that is the last convolution with one channel a class, and what follows.
+    """
+    linear = (one.output for one in seen if isinstance(one.module, nn.Linear))
+    if any(output.shape == logits.shape and torch.equal(output, logits) for output in linear):
+        return ()
+    scores = [
+        place
+        for place, one in enumerate(seen)
+        if isinstance(one.module, nn.Conv2d) and one.module.out_channels == logits.shape[1]
+    ]
+    return seen[scores[-1] :] if scores else ()
 
 
 def _watch(network: nn.Module, probe: Tensor) -> dict[str, _Sighting]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from camserve.errors import SetupError
 from camserve.evaluate.report import write
 from camserve.evaluate.sample import read
-from camserve.evaluate.study import measure
+from camserve.evaluate.stages import measure
 from camserve.evaluate.subjects import chosen
 from camserve.pipeline import Pipeline
 
@@ -36,6 +37,8 @@ def evaluate(
     Raises:
         SetupError: a method, a layer or `labels.csv` is wrong, or fewer than 10 pictures count.
     """
+    if seed < 0:
+        raise SetupError(f"Expected a seed of 0 or more, got {seed}.")
     subjects = chosen(pipeline, methods, layers)
     sample = read(pipeline, folder)
     return write(measure(pipeline, sample, subjects, seed), output)

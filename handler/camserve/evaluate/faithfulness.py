@@ -26,17 +26,18 @@ REMOVED = (0.2, 0.4, 0.6, 0.8)
 
 
 @dataclass(frozen=True, slots=True)
-class Subjected:
-    """One picture as it is measured: its input (3 x S x S), what black is there (3 x 1 x 1), and its class.
+class Baseline:
+    """One picture before anything is changed: its input and the blurred one (3 x S x S), its class, and what black is.
 
-    `untouched` and `blurred` are the class's probability for the whole input and for the blurred one.
+    `chance` and `blurred_chance` are the class's probability for the two inputs; `black` is 3 x 1 x 1.
     """
 
     one: Tensor
+    soft: Tensor
     black: Tensor
     class_id: int
-    untouched: float
-    blurred: float
+    chance: float
+    blurred_chance: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,23 +66,23 @@ class Faithfulness:
         }
 
 
-def subjected(predict: Predictor, one: Tensor, black: Tensor, class_id: int) -> Subjected:
+def baseline(predict: Predictor, one: Tensor, black: Tensor, class_id: int) -> Baseline:
     """A picture with the two ends of its curves."""
-    untouched, blank = predict(torch.stack([one, blurred(one)]))[:, class_id].tolist()
-    return Subjected(one, black, class_id, untouched, blank)
+    soft = blurred(one)
+    chance, blurred_chance = predict(torch.stack([one, soft]))[:, class_id].tolist()
+    return Baseline(one, soft, black, class_id, chance, blurred_chance)
 
 
-def faithful(predict: Predictor, picture: Subjected, evidence: Floats, seed: int) -> Faithfulness:
+def faithful(predict: Predictor, picture: Baseline, evidence: Floats, seed: int) -> Faithfulness:
     """Measure one map (h x w, signed). `seed` decides between cells of equal value, and the noise of ROAD."""
     random = np.random.default_rng(seed)
     order = ranked(evidence, random)
     counts = np.rint(np.linspace(0, evidence.size, STEPS + 1)).astype(int)
     top = torch.stack([_mask(order[:count], evidence) for count in counts[1:-1]]).to(picture.one)
-    soft = blurred(picture.one)
     changed = torch.cat(
         [
-            replaced(picture.one, soft, top),
-            replaced(picture.one, soft, 1 - top),
+            replaced(picture.one, picture.soft, top),
+            replaced(picture.one, picture.soft, 1 - top),
             _times(picture, evidence)[None],
             _imputed(picture.one, order, evidence, random),
         ]
@@ -89,8 +90,10 @@ def faithful(predict: Predictor, picture: Subjected, evidence: Floats, seed: int
     inner, shares = STEPS - 1, np.asarray(counts / evidence.size, np.float32)
     chances = predict(changed)[:, picture.class_id].numpy()
     deletion, insertion, kept, best, worst = np.split(chances, np.cumsum([inner, inner, 1, len(REMOVED)]))
-    ends = picture.untouched, picture.blurred
-    return Faithfulness(shares, _between(deletion, *ends), _between(insertion, *ends[::-1]), float(kept[0]), best, worst)
+    ends = picture.chance, picture.blurred_chance
+    return Faithfulness(
+        shares, _between(deletion, *ends), _between(insertion, *ends[::-1]), float(kept[0]), best, worst
+    )
 
 
 def ranked(evidence: Floats, random: np.random.Generator) -> np.ndarray:
@@ -114,7 +117,7 @@ def _mask(cells: np.ndarray, like: Floats) -> Tensor:
     return mask.reshape(like.shape)
 
 
-def _times(picture: Subjected, evidence: Floats) -> Tensor:
+def _times(picture: Baseline, evidence: Floats) -> Tensor:
     """The picture times what the map shows, from 0 to 1 and enlarged: black where it shows nothing."""
     shown = positive(evidence)
     scaled = torch.from_numpy(shown / max(float(shown.max()), 1e-12)).to(picture.one)

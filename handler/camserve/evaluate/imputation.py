@@ -18,7 +18,10 @@ from torch import Tensor
 NOISE = 0.01
 """Standard deviation of what is added to imputed pixels, in units of the network's input."""
 
-_STEPS = 3
+_STEPS = 12
+_ENOUGH = 1e-5
+"""Of the first squared error. What is left is as small as the noise."""
+
 _SWEEPS = 2
 _DAMPING = 0.8
 _COARSEST = 4
@@ -65,12 +68,15 @@ def _solved(holes: _Holes, wanted: Tensor) -> Tensor:
     values, rest = torch.zeros_like(wanted), wanted
     better = _cycle(holes, rest)
     direction, size = better, _dot(rest, better)
+    enough = _ENOUGH * size
     for _ in range(_STEPS):
         pulled = holes.tension(direction)
         step = size / _dot(direction, pulled).clamp(min=_TINY)
         values, rest = values + step * direction, rest - step * pulled
         better = _cycle(holes, rest)
         before, size = size, _dot(rest, better)
+        if (size <= enough).all():
+            break
         direction = better + size / before.clamp(min=_TINY) * direction
     return values
 

@@ -69,7 +69,9 @@ def _trace(engine: Engine, inputs: Tensor, tasks: Sequence[Task], shared: dict[s
     if not engine.is_exact("gradcam", layer):
         return engine.forward(inputs, tasks)
     if layer not in shared:
-        shared[layer] = engine.forward(inputs, [Task("gradcam", layer, task.classes, None, "positive") for task in tasks])
+        shared[layer] = engine.forward(
+            inputs, [Task("gradcam", layer, task.classes, None, "positive") for task in tasks]
+        )
     return shared[layer]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -175,10 +176,12 @@ def _own(architecture: str, folder: Path) -> nn.Module:
         raise SetupError(
             f"Expected an architecture like timm/NAME, torchvision/NAME or FILE.py:CLASS, got {architecture!r}."
         )
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    # A name that hides no other module; dataclasses look their own module up by name.
+    spec = importlib.util.spec_from_file_location(f"camserve_own_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[module.__name__] = module
     spec.loader.exec_module(module)
     network = getattr(module, name, None)
     if not (isinstance(network, type) and issubclass(network, nn.Module)):
