@@ -157,8 +157,8 @@ def main() -> None:
         "The engine on a CPU",
         f"`python benchmarks/engine.py`: Grad-CAM for each of {BATCH} pictures of {SIDE}x{SIDE}, at each network's "
         "default layer; the time over that of the plain forward of the same network, medians of alternating runs "
-        f"({options.rounds} of ours, {options.peers} of the peers). The peers' maps are enlarged to the picture by "
-        f"two of them; ours are not.\n\n{report.table(head, rows)}",
+        f"({options.rounds} of ours, {options.peers} of the peers). pytorch-grad-cam enlarges its maps to the picture, "
+        f"the others do not.\n\n{report.table(head, rows)}",
     )
 
 

@@ -54,6 +54,12 @@ def test_a_method_that_is_shown_to_be_better_is_recommended(study):
     assert best(better).first.method == "gradcam++"
 
 
+def test_a_map_of_pixels_is_compared_and_not_recommended(study):
+    better = altered(study, "guided_backprop", energy=0.99, correlation=0.0)
+    assert shortcomings(better, named(better, "guided_backprop"))[0] == "not measured as it is drawn"
+    assert best(better).first.method == "gradcam"
+
+
 def test_a_method_that_only_seems_better_is_not(study):
     own = named(study, "gradcam").values["energy"]
     noise = np.where(np.arange(len(own)) % 2, 0.3, -0.28).astype(np.float32)
