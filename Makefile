@@ -67,6 +67,8 @@ format: .venv/installed ## Put the code into its standard form
 
 bench: .venv/installed ## Measure what explanations cost; writes benchmarks/RESULTS.md (half an hour)
 	$(BIN)/python benchmarks/engine.py
+	$(BIN)/python benchmarks/watching.py
+	$(BIN)/python benchmarks/sizing.py
 
 dashboard: .venv/installed ## Write Grafana's dashboard again
 	$(BIN)/python config/grafana/dashboard.py

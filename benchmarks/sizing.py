@@ -110,8 +110,8 @@ def main() -> None:
     print(report.table(head, rows))
     report.write(
         "Workers, threads, batches",
-        f"`python benchmarks/sizing.py`: the embedded model behind the gateway, {CLIENTS} clients in a closed loop with "
-        f"a 451x300 JPEG, {options.seconds:.0f} s each; clients and servers share the machine.\n\n"
+        f"`python benchmarks/sizing.py`: the embedded model behind the gateway, {CLIENTS} clients in a closed loop "
+        f"with a 451x300 JPEG, {options.seconds:.0f} s each; clients and servers share the machine.\n\n"
         f"{report.table(head, rows)}",
     )
 

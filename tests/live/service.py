@@ -13,9 +13,12 @@ from typing import Any
 import jsonschema
 import numpy as np
 import requests
+import yaml
 from PIL import Image
 
 import camserve
+from camserve.archive import Recipe, build
+from camserve.model import embedded
 from camserve.stack import Ports, Stack
 
 PACKAGE = Path(camserve.__file__).parent
@@ -108,6 +111,14 @@ def grid(entry: dict[str, Any]) -> np.ndarray:
     part = entry["grid"]
     data = np.frombuffer(base64.b64decode(part["data"], validate=True), "<f4")
     return data.reshape(part["shape"]) * part["scale"]
+
+
+def packed(folder: Path) -> Path:
+    """The folder, with the embedded model in its store/, configured as `make serve` does."""
+    config = yaml.safe_load((CONFIG / "model-config.yaml").read_text())
+    recipe = Recipe("classifier", embedded.ARCHITECTURE, settings=config.pop("camserve"), server=config)
+    build(recipe, folder / "store")
+    return folder
 
 
 def serving(folder: Path, model: str) -> Stack:

@@ -9,7 +9,6 @@ import psutil
 import pytest
 import requests
 from prometheus_client.parser import text_string_to_metric_families
-
 from service import CAT, COFFEE
 
 pytestmark = pytest.mark.live
