@@ -45,7 +45,7 @@ def test_counts_equal_what_was_sent(service):
     assert more("camserve_batch_rows_sum") == 8
     assert more("camserve_evidence_maps_total") == 3
     assert more("camserve_evidence_total") == pytest.approx(3)
-    assert more("camserve_queue_seconds_count") == 8
+    assert more("camserve_queue_seconds_count") == 9
     assert after["camserve_workers"] == after["camserve_workers_expected"]
 
 
@@ -68,7 +68,10 @@ def test_a_killed_worker_is_missed_and_comes_back_with_nothing_lost(service):
     deadline = time.monotonic() + 60
     missed = False
     while time.monotonic() < deadline:
-        now = scrape(service)
+        try:
+            now = scrape(service)
+        except requests.ConnectionError:
+            continue  # it was in the killed worker's hands; the next one is answered
         missed = missed or now["camserve_workers"] < now["camserve_workers_expected"]
         assert now["camserve_requests_total"] >= before["camserve_requests_total"]
         if missed and now["camserve_workers"] == now["camserve_workers_expected"]:
