@@ -70,14 +70,16 @@ def main() -> None:
         os.environ["PROMETHEUS_MULTIPROC_DIR"], os.environ["CAMSERVE_SCRAPE_PORT"] = folder, "0"
         pipeline.settings = pipeline.settings.model_copy(update={"scrape_port": 0})
         watch(pipeline, Path(folder), 1, prepare())
-        timed = Timed(list(pipeline.watchers))
-        pipeline.watchers[:] = [timed]
-        for name, fields in tqdm({"plain": {}, "explained": {"explain": b"true"}}.items(), unit="kind"):
-            for size in (1, 8):
-                rows = [Row("bench", {"data": CAT, **fields}, {})] * size
-                spent, part = share(pipeline, timed, rows, options.batches)
-                lines.append([name, str(size), f"{spent:.0f} µs", f"{part:.2%}"])
-    table = report.table(["requests", "batch", "a request", "of its time"], lines)
+        log, metrics = pipeline.watchers
+        for watcher, name in ((metrics, "metrics"), (log, "log")):
+            timed = Timed([watcher])
+            pipeline.watchers[:] = [timed]
+            for kind, fields in tqdm({"plain": {}, "explained": {"explain": b"true"}}.items(), unit="kind"):
+                for size in (1, 8):
+                    rows = [Row("bench", {"data": CAT, **fields}, {})] * size
+                    spent, part = share(pipeline, timed, rows, options.batches)
+                    lines.append([name, kind, str(size), f"{spent:.0f} µs", f"{part:.2%}"])
+    table = report.table(["what", "requests", "batch", "a request", "of its time"], lines)
     print(table)
     report.write(
         "Metrics and log",

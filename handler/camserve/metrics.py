@@ -6,6 +6,7 @@ sums. Nothing here knows a picture: what is recorded are counts, times, sizes an
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -25,6 +26,8 @@ ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
 PIXELS = (1e4, 1e5, 2.5e5, 5e5, 1e6, 2e6, 4e6, 8e6, 1.6e7, 5e7)
 BYTES = (1e3, 4e3, 1.6e4, 3.2e4, 6.4e4, 1.28e5, 2.56e5, 5.12e5, 1e6, 2e6, 3e6, 3.2e6, 4e6, 8e6)
 
+
+_LOOK_SECONDS = 1.0
 
 EXPLAINING = ("explain", "render", "encode")
 """Stages that only explained pictures pass."""
@@ -107,6 +110,8 @@ class Metrics:
         self._default_layer = default_layer
         self._gpu = gpu
         self._process = psutil.Process()
+        self._next_look = 0.0
+        self._series: dict[tuple[str, ...], Any] = {}
 
     def started(self, info: Mapping[str, str], build_info: Mapping[str, str], workers: int, limit: int) -> None:
         """What a worker knows once it is loaded."""
@@ -146,7 +151,11 @@ class Metrics:
         self._machine()
 
     def _at(self, name: str, *labels: str) -> Any:
-        return self._all[name].labels(*self._own, *labels)
+        """One series; kept, because prometheus_client looks each up under a lock."""
+        series = self._series.get((name, *labels))
+        if series is None:
+            series = self._series[name, *labels] = self._all[name].labels(*self._own, *labels)
+        return series
 
     def _request(self, served: Served, seconds: float) -> None:
         explained = "true" if served.explained else "false"
@@ -222,6 +231,11 @@ class Metrics:
             self._at("evidence", group, str(row), str(column)).inc(float(share))
 
     def _machine(self) -> None:
+        """Memory and GPU, at most once a second: asking for them takes longer than all that is counted."""
+        now = time.monotonic()
+        if now < self._next_look:
+            return
+        self._next_look = now + _LOOK_SECONDS
         self._at("worker_memory_bytes").set(self._process.memory_info().rss)
         reading = self._gpu()
         if reading is not None:

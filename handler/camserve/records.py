@@ -155,7 +155,7 @@ class Verdict:
     @property
     def best_two(self) -> tuple[float, float]:
         """The two highest probabilities; the second is 0 where there is one class only."""
-        *_, second, first = np.sort(np.append(self.probabilities, 0.0))
+        second, first = np.partition(np.append(self.probabilities, 0.0), -2)[-2:]
         return float(first), float(second)
 
 
