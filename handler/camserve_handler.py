@@ -9,10 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import orjson
-import torch
 
+from camserve import machine
 from camserve.errors import SetupError
 from camserve.monitor import prepare, watch
 from camserve.pipeline import Pipeline
@@ -56,8 +55,7 @@ def _load(context: Any) -> Pipeline:
     properties = context.system_properties
     settings = Settings.read(config.get("camserve") or {})
     threads = settings.threads or max(1, (os.cpu_count() or 1) // _setting(context, "maxWorkers"))
-    torch.set_num_threads(threads)
-    cv2.setNumThreads(1)  # rows run in threads of our own
+    machine.prepare(threads)
     gpu = properties.get("gpu_id")
     model = context.manifest["model"]
     return Pipeline.load(

@@ -13,8 +13,9 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "handler" / "camserve"
 ENTRY = ROOT / "handler" / "camserve_handler.py"
 
-# The settings, the places that start other programs with an environment, and where prometheus_client has its folder.
-READS_ENVIRONMENT = {"settings.py", "cli.py", "archive.py", "stack", "exporter.py"}
+# The settings, the places that start other programs with an environment, where prometheus_client has its folder, and
+# where torch is told about memory.
+READS_ENVIRONMENT = {"settings.py", "cli.py", "archive.py", "stack", "exporter.py", "machine.py"}
 
 WITHOUT_TORCH = (
     "camserve.cli",
@@ -71,6 +72,7 @@ def test_only_the_settings_and_what_starts_programs_look_at_the_environment():
 def test_the_entry_knows_the_pipeline_and_leaves_and_no_torchserve():
     names = {name for name in imported(tree(ENTRY)) if name.split(".")[0] in ("camserve", "ts")}
     assert names <= {
+        "camserve",
         "camserve.errors",
         "camserve.monitor",
         "camserve.pipeline",

@@ -207,7 +207,7 @@ def test_archives_that_are_none(tmp_path, capsys):
     )
 
 
-def test_layers_are_listed_with_their_grids(model, capsys):
+def test_layers_are_listed_with_their_grids_but_no_folded_convolution(model, capsys):
     architecture = model[0].removeprefix("--model=")
     assert cli.main(["layers", architecture, *model[1:]]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -216,8 +216,7 @@ def test_layers_are_listed_with_their_grids(model, capsys):
         ["early.0", "16x16", "8", "Conv2d"],
         ["early.1", "16x16", "8", "ReLU"],
         ["early", "16x16", "8", "Sequential"],
-        ["features.0", "8x8", "16", "Conv2d"],
-        ["features.1", "8x8", "16", "BatchNorm2d"],
+        ["features.1", "8x8", "16", "FoldedBatchNorm"],
         ["features.2", "8x8", "16", "ReLU"],
         ["features", "8x8", "16", "Sequential"],
     ]

@@ -22,6 +22,7 @@ import torch
 import yaml
 from torch import Tensor
 
+from camserve import machine
 from camserve.errors import SetupError
 from camserve.model import architectures, embedded
 from camserve.model.labels import Labels
@@ -89,7 +90,9 @@ def opened(recipe: Recipe) -> Iterator[Pipeline]:
         else:
             name, version, config = recipe.name, recipe.version, _fill(content, recipe)
         settings = Settings.read(config.get("camserve") or {})
-        yield Pipeline.load(content, settings, name, version, settings.threads or os.cpu_count() or 1)
+        threads = settings.threads or os.cpu_count() or 1
+        machine.prepare(threads)
+        yield Pipeline.load(content, settings, name, version, threads)
 
 
 def put(archive: Path, name: str, content: bytes) -> None:

@@ -24,14 +24,17 @@ from camserve.describe import describe
 from camserve.errors import InternalError, InvalidOption, RequestError, SetupError
 from camserve.imaging.budget import Budget
 from camserve.imaging.decode import SizeLimits, decode, inspect
+from camserve.imaging.picture import Picture
 from camserve.imaging.resize import fitted
 from camserve.model.architectures import tokens
+from camserve.model.fold import fold
 from camserve.model.labels import Labels
 from camserve.model.load import choose_device, load_labels, load_network
+from camserve.model.precision import to_bfloat16
 from camserve.model.transform import to_input, view
 from camserve.options import Options
 from camserve.plan import plan
-from camserve.records import Answer, Drawing, Picture, Prepared, Quality, Row, Task, Verdict, shown
+from camserve.records import Answer, Drawing, Prepared, Quality, Row, Task, Verdict, shown
 from camserve.render.draw import draw
 from camserve.request import Ask, Call, read
 from camserve.response import Card, Outcome, Served
@@ -106,10 +109,16 @@ class Pipeline:
         device = choose_device(settings, gpu)
         network = load_network(settings, folder, len(labels), device)
         noise = torch.Generator().manual_seed(0)
-        probe = torch.randn(max(BATCHES), 3, preprocessing.crop, preprocessing.crop, generator=noise).to(device)
+        probe = torch.randn(max(BATCHES), 3, preprocessing.crop, preprocessing.crop, generator=noise)
+        probe = probe.to(device, memory_format=torch.channels_last)
         layout = tokens(settings.architecture, network)
         layer = settings.layer or (layout.layer if layout else None)
-        engine = prove(network, probe, len(labels), layer, layout)
+        folded = fold(network, probe, layer) if settings.fold else frozenset()
+        network.to(memory_format=torch.channels_last)  # oneDNN's and cuDNN's faster order
+        engine = prove(network, probe, len(labels), layer, layout, folded)
+        if settings.precision == "bfloat16":
+            to_bfloat16(network, engine.layers[engine.default].module, probe)
+            engine = prove(network, probe, len(labels), engine.default, layout, folded)
         card = Card(name, version, settings.architecture, labels.names)
         return cls(settings, preprocessing, engine, labels, card, device, threads)
 

@@ -25,28 +25,6 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """Upright RGB: `pixels` is uint8, H x W x 3."""
-
-    pixels: Bytes
-
-    @property
-    def width(self) -> int:
-        """Width in pixels."""
-        return int(self.pixels.shape[1])
-
-    @property
-    def height(self) -> int:
-        """Height in pixels."""
-        return int(self.pixels.shape[0])
-
-    def cropped(self, box: tuple[int, int, int, int]) -> Picture:
-        """The part inside `box` (a view, nothing is copied)."""
-        x0, y0, x1, y1 = box
-        return Picture(self.pixels[y0:y1, x0:x1])
-
-
-@dataclass(frozen=True, slots=True)
 class Task:
     """What one row asks of the engine, checked against the model.
 

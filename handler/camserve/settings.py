@@ -120,6 +120,10 @@ class Settings(Section):
     """`auto` is the GPU TorchServe assigns to the worker, else the CPU."""
     threads: int = Field(0, ge=0, le=1024)
     """Threads per worker; 0 divides the cores among the workers."""
+    fold: bool = True
+    """Fold batch norms into their convolutions: faster, but those convolutions themselves cannot be explained."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the arithmetic up to the default layer; bfloat16 is faster where the processor has it."""
     explain_when: ExplainWhen = ExplainWhen()
     """The rule behind `explain=auto`."""
     flags: FlagThresholds = FlagThresholds()

@@ -10,9 +10,9 @@ import torch
 import torchvision
 from PIL import Image
 
+from camserve.imaging.picture import Picture
 from camserve.model.architectures import published_preprocessing
 from camserve.model.transform import to_input, view
-from camserve.records import Picture
 from camserve.settings import Preprocessing
 
 CHELSEA = skimage.data.chelsea()
@@ -55,7 +55,7 @@ def reference(architecture: str):
 )
 def test_input_equals_the_librarys(architecture, pixels):
     preprocessing = published_preprocessing(architecture)
-    seen, _ = view(Picture(pixels), preprocessing)
+    seen, _ = view(Picture.of(pixels), preprocessing)
     ours = to_input([seen], preprocessing, torch.device("cpu"))[0]
     assert torch.equal(ours, reference(architecture)(Image.fromarray(pixels)))
 
@@ -78,7 +78,7 @@ def test_what_cannot_be_declared_is_not_guessed(name):
 
 def test_a_batch_is_its_rows():
     preprocessing = Preprocessing(resize=40, crop=32)
-    views = [view(Picture(pixels), preprocessing)[0] for pixels in PICTURES.values()]
+    views = [view(Picture.of(pixels), preprocessing)[0] for pixels in PICTURES.values()]
     batch = to_input(views, preprocessing, torch.device("cpu"))
     alone = [to_input([one], preprocessing, torch.device("cpu"))[0] for one in views]
     assert torch.equal(batch, torch.stack(alone))
@@ -94,6 +94,6 @@ def test_a_batch_is_its_rows():
     ],
 )
 def test_the_box_is_where_the_view_lies(width, height, box):
-    picture = Picture(np.zeros((height, width, 3), np.uint8))
+    picture = Picture.of(np.zeros((height, width, 3), np.uint8))
     _, found = view(picture, Preprocessing(resize=256, crop=224, interpolation="bicubic"))
     assert found == pytest.approx(box, abs=5e-4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -22,7 +23,12 @@ _THEN = {"identity": lambda tensor: tensor, "relu": F.relu}
 
 
 def prove(
-    network: nn.Module, probe: Tensor, classes: int, layer: str | None, tokens: TokenLayout | None = None
+    network: nn.Module,
+    probe: Tensor,
+    classes: int,
+    layer: str | None,
+    tokens: TokenLayout | None = None,
+    hidden: Collection[str] = (),
 ) -> Engine:
     """An engine for the network, once everything an explanation relies on is shown to hold.
 
@@ -32,13 +38,14 @@ def prove(
         classes: how many labels there are.
         layer: the layer explained by default; None finds it.
         tokens: how a network of tokens lays them out, or None.
+        hidden: modules whose output is not what their name says, and so is not explained.
 
     Raises:
         SetupError: a gate fails; the sentence says which and what to do.
     """
     _eval_mode(network)
     _logits(network, probe, classes)
-    layers = find_layers(network, probe[:1], tokens)
+    layers = {name: one for name, one in find_layers(network, probe[:1], tokens).items() if name not in hidden}
     default = find_default(network, layers, probe[:1]) if layer is None else _named(layers, layer)
     for size in BATCHES:
         _same_logits(network, default, probe[:size])

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from camserve.evaluate.maps import positive
+from camserve.imaging.picture import Picture
 from camserve.imaging.resize import fitted
-from camserve.records import Bytes, Floats, Picture
+from camserve.records import Bytes, Floats
 
 FEWEST = 60
 """Mosaics, at least; more where there are more pictures, so that each is asked for about twice."""
@@ -58,7 +59,7 @@ def composed(mosaic: Mosaic, views: Sequence[Bytes], side: int) -> Bytes:
     """The mosaic as one view of `side` x `side` pixels."""
     a, b, c, d = (views[member] for member in mosaic.members)
     whole = np.concatenate([np.concatenate([a, b], 1), np.concatenate([c, d], 1)])
-    return fitted(Picture(whole), side)
+    return fitted(Picture.of(whole), side)
 
 
 def enlargement(network: nn.Module, one: Tensor) -> int:

@@ -10,7 +10,7 @@ from PIL import Image, UnidentifiedImageError
 
 from camserve.errors import RequestError, TooLarge, Undecodable
 from camserve.imaging.formats import recognise
-from camserve.records import Picture
+from camserve.imaging.picture import Picture
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -25,7 +25,7 @@ _UPRIGHT = {
 
 _ORIENTATION = 0x0112
 _BYTES_PER_PIXEL = 12
-"""What decoding may hold at its peak: the decoder's pixels, an alpha composite, RGB, and the array."""
+"""What decoding may hold at its peak: the decoder's pixels, an alpha composite, and RGB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ def decode(header: Header) -> Picture:
         source.load()
         rgb = _rgb(source)
         turn = _UPRIGHT.get(_orientation(source))
-        return Picture(np.array(rgb.transpose(turn) if turn is not None else rgb))
+        return Picture(rgb if turn is None else rgb.transpose(turn))
     except RequestError:
         raise
     except Exception as error:
@@ -113,6 +113,8 @@ def _orientation(source: Image.Image) -> int:
 
 def _rgb(source: Image.Image) -> Image.Image:
     """Any Pillow mode as RGB."""
+    if source.mode == "RGB" and not source.has_transparency_data:
+        return source
     if source.mode == "F":
         raise Undecodable("Expected 8 or 16 bits a channel; the picture holds 32-bit floats.")
     if source.mode.startswith("I"):  # 16-bit grey, which Pillow's own conversion would clip to white

@@ -1,28 +1,30 @@
-"""The one resize: Pillow's antialiased filters for the model's input, area averaging for the overlay."""
+"""The two resizes: Pillow's antialiased filters for the model's input, and a quick one for the overlay."""
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 from PIL import Image
 
-from camserve.records import Bytes, Picture
+from camserve.imaging.picture import Picture
+from camserve.records import Bytes
 
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
-def resized(picture: Picture, width: int, height: int, interpolation: str) -> Bytes:
-    """Pixels at `width` x `height`, exactly as torchvision and timm resize a Pillow picture."""
-    if (width, height) == (picture.width, picture.height):
-        return picture.pixels
-    source = Image.fromarray(picture.pixels)
-    return np.asarray(source.resize((width, height), FILTERS[interpolation]))
+def resized(picture: Picture, size: tuple[int, int], part: tuple[int, int, int, int], interpolation: str) -> Bytes:
+    """The `part` (x0, y0, x1, y1) of the picture at `size`, as torchvision and timm resize and crop a Pillow picture.
+
+    The whole is resized: Pillow takes columns or rows first, whichever is less work, and rounds in between, so that
+    a part resized alone can come out up to 27 levels away.
+    """
+    return np.asarray(picture.source.resize(size, FILTERS[interpolation]).crop(part))
 
 
 def fitted(picture: Picture, max_side: int) -> Bytes:
     """A copy of the picture with its longest side at most `max_side`; never enlarged."""
     scale = max_side / max(picture.width, picture.height)
     if scale >= 1:
-        return picture.pixels.copy()
+        return picture.pixels
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    return np.asarray(cv2.resize(picture.pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
+    # Averaged over whole pixels first, which takes a fifth of the time.
+    return np.array(picture.source.resize(size, Image.Resampling.BILINEAR, reducing_gap=1.0))

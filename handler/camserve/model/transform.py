@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
+from camserve.imaging.picture import Picture
 from camserve.imaging.resize import resized
-from camserve.records import Box, Bytes, Picture
+from camserve.records import Box, Bytes, Floats
 from camserve.settings import Preprocessing
 
 
@@ -21,20 +24,37 @@ def view(picture: Picture, preprocessing: Preprocessing) -> tuple[Bytes, Box]:
         picture; and the box they cover, in pixels of `picture`.
     """
     width, height = _resized_size(picture, preprocessing)
-    pixels = resized(picture, width, height, preprocessing.interpolation)
     side = preprocessing.crop
     left, top = _middle(width, side), _middle(height, side)
+    part = (left, top, left + side, top + side)
+    pixels = resized(picture, (width, height), part, preprocessing.interpolation)
     x, y = picture.width / width, picture.height / height
-    box = (left * x, top * y, (left + side) * x, (top + side) * y)
-    return np.ascontiguousarray(pixels[top : top + side, left : left + side]), box
+    return pixels, (part[0] * x, part[1] * y, part[2] * x, part[3] * y)
 
 
 def to_input(views: Sequence[Bytes], preprocessing: Preprocessing, device: torch.device) -> Tensor:
-    """N views as a normalised float32 tensor, N x 3 x S x S, on the device."""
-    pixels = torch.from_numpy(np.stack(views)).to(device)
-    scaled = pixels.permute(0, 3, 1, 2).contiguous().to(torch.float32).div_(255)
-    mean, std = (torch.tensor(c, device=device).view(3, 1, 1) for c in (preprocessing.mean, preprocessing.std))
-    return scaled.sub_(mean).div_(std)
+    """N views as a normalised float32 tensor on the device, N x 3 x S x S, with the channels last in memory."""
+    if device.type != "cpu":
+        return _normalised(torch.from_numpy(np.stack(views)).pin_memory().to(device, non_blocking=True), preprocessing)
+    side = preprocessing.crop
+    filled = np.empty((len(views), side, side, 3), np.float32)
+    table = _table(preprocessing)
+    for one, place in zip(views, filled, strict=True):
+        cv2.LUT(one, table, place)
+    return torch.from_numpy(filled).permute(0, 3, 1, 2)
+
+
+@cache
+def _table(preprocessing: Preprocessing) -> Floats:
+    """What each of 256 levels becomes in each channel, 256 x 1 x 3."""
+    levels = torch.arange(256, dtype=torch.uint8)[:, None, None].expand(256, 1, 3)
+    return np.ascontiguousarray(_normalised(levels[None], preprocessing)[0].permute(1, 2, 0).numpy())
+
+
+def _normalised(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
+    """Pixels N x H x W x 3 as (value / 255 - mean) / std, N x 3 x H x W."""
+    mean, std = (torch.tensor(c, device=pixels.device) for c in (preprocessing.mean, preprocessing.std))
+    return pixels.to(torch.float32).div_(255).sub_(mean).div_(std).permute(0, 3, 1, 2)
 
 
 def _resized_size(picture: Picture, preprocessing: Preprocessing) -> tuple[int, int]:

@@ -58,13 +58,15 @@ class Placement:
 def _bilinear(evidence: Floats, y: np.ndarray, x: np.ndarray) -> Floats:
     """Values at the crossings of `y` and `x` (in cells, clamped to the map): two small matrix products."""
     down, across = _weights(y, evidence.shape[0]), _weights(x, evidence.shape[1])
-    return np.asarray(down @ evidence @ across.T, np.float32)
+    # OpenCV's product stays in this thread; NumPy's would wake others that then spin beside the network's.
+    rows = cv2.gemm(down, evidence, 1, None, 0)
+    return np.asarray(cv2.gemm(rows, across, 1, None, 0, flags=cv2.GEMM_2_T), np.float32)
 
 
 def _weights(position: np.ndarray, cells: int) -> Floats:
     """Interpolation weights, positions x cells."""
     clamped = np.clip(position, 0, cells - 1)[:, None]
-    return np.asarray(np.maximum(0, 1 - np.abs(clamped - np.arange(cells))), np.float32)
+    return np.maximum(0, 1 - np.abs(clamped - np.arange(cells))).astype(np.float32)
 
 
 def overlay(pixels: Bytes, box: Box, evidence: Floats, signed: bool, colormap: str, opacity: float) -> Bytes:
@@ -78,7 +80,7 @@ def overlay(pixels: Bytes, box: Box, evidence: Floats, signed: bool, colormap: s
         return drawn
     place = Placement(pixels.shape[1], pixels.shape[0], box)
     table = colormaps.diverging() if signed else colormaps.table(colormap)
-    colours = table[levels(place.spread(heat), signed)]
+    colours = cv2.applyColorMap(levels(place.spread(heat), signed), table[:, None])
     region = drawn[place.rows, place.columns]
     region[:] = cv2.addWeighted(region, 1 - opacity, colours, opacity, 0)
     return drawn
@@ -94,4 +96,4 @@ def heatmap(width: int, height: int, box: Box, evidence: Floats, signed: bool) -
 
 def levels(heat: Floats, signed: bool) -> Bytes:
     """Heat in [0, 1] (or [-1, 1] if signed) as 8-bit levels; signed, 128 is zero."""
-    return np.asarray((128 + heat * 127 if signed else heat * 255).round(), np.uint8)
+    return np.asarray(cv2.convertScaleAbs(heat, None, *((127, 128) if signed else (255, 0))), np.uint8)
