@@ -18,7 +18,7 @@ from camserve.drift import centre, usual
 from camserve.errors import RequestError
 from camserve.groups import Groups
 from camserve.records import ClassMap, Quality, Verdict, shown
-from camserve.response import Card, Outcome, Served, class_status
+from camserve.response import Card, Outcome, Served, class_status, class_statuses
 
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20)
 SHARES = (0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1)
@@ -55,7 +55,7 @@ def _now(help: str, labels: tuple[str, ...] = (), mode: str = "livesum") -> Row:
 METRICS: Mapping[str, Row] = {
     "requests": Row(Counter, "Requests answered.", ("explained", "outcome")),
     "errors": Row(Counter, "Pictures answered with an error, by the type in the answer.", ("type",)),
-    "explanations": Row(Counter, "Classes explained, by what became of each.", ("method", "status")),
+    "explanations": Row(Counter, "Classes to be explained, by what became of each.", ("method", "status")),
     "dropped": Row(Counter, "Pictures and grids left out of answers that would have been too large."),
     "flags": Row(Counter, "Flags raised by maps.", ("flag",)),
     "predictions": Row(Counter, "Pictures predicted, by the group of the likeliest class.", ("group",)),
@@ -128,7 +128,7 @@ class Metrics:
         for explained in ("true", "false"):
             for outcome in ("ok", "client_error", "server_error"):
                 self._at("requests", explained, outcome)
-        for status in ("ok", "empty_map", "failed"):
+        for status in ("ok", "empty_map", "failed", "shed"):
             self._at("explanations", "gradcam", status)
         for flag in FLAGS:
             self._at("flags", flag)
@@ -146,7 +146,7 @@ class Metrics:
             self._picture(outcome, seconds)
         if outcomes:
             self._at("batch_rows").observe(len(outcomes))
-            share = sum(outcome.verdict.trigger is not None for outcome in outcomes) / len(outcomes)
+            share = sum(outcome.verdict.explained for outcome in outcomes) / len(outcomes)
             self._at("batch_explained_ratio").observe(share)
         self._machine()
 
@@ -172,13 +172,15 @@ class Metrics:
                 self._at("errors", fault.type).inc()
 
     def _picture(self, outcome: Outcome, seconds: float) -> None:
-        explained = outcome.verdict.trigger is not None
+        explained = outcome.verdict.explained
         for stage, ms in outcome.timing.items():
             if ms is not None and stage != "queue" and (explained or stage not in EXPLAINING):
                 self._at("stage_seconds", stage).observe(ms / 1e3)
         self._at("stage_seconds", "total").observe(seconds)
         self._at("picture_pixels").observe(outcome.prepared.width * outcome.prepared.height)
         self._prediction(outcome.verdict)
+        for status in class_statuses(outcome):
+            self._at("explanations", outcome.task.method, status).inc()
         for one, quality in zip(outcome.verdict.maps, outcome.qualities, strict=True):
             self._map(outcome, one, quality)
         self._evidence(outcome)
@@ -190,10 +192,9 @@ class Metrics:
         self._at("predictions", self._groups.of(verdict.likeliest)).inc()
 
     def _map(self, outcome: Outcome, one: ClassMap, quality: Quality | None) -> None:
-        method = outcome.task.method
-        self._at("explanations", method, class_status(one, outcome.task)).inc()
         if one.map is None or quality is None:
             return
+        method = outcome.task.method
         for flag in quality.flags:
             self._at("flags", flag).inc()
         numbers = {"entropy": quality.entropy, "border": quality.border_share, "positive": quality.positive_share}

@@ -62,6 +62,11 @@ class Task:
     channels: int = 0
     verify: bool = False
 
+    @property
+    def how_many(self) -> int:
+        """How many classes are to be explained."""
+        return self.classes if isinstance(self.classes, int) else len(self.classes)
+
 
 @dataclass(frozen=True, slots=True)
 class Channel:
@@ -139,13 +144,20 @@ class Prepared:
 class Verdict:
     """What the network said of one row.
 
-    `logits` and `probabilities` hold K values; `trigger` is the reason for explaining, None for a plain row.
+    `logits` and `probabilities` hold K values; `trigger` is the reason for explaining, None for a plain row. `shed` is
+    set where there was a reason and no time.
     """
 
     logits: Floats
     probabilities: Floats
     trigger: str | None
     maps: tuple[ClassMap, ...]
+    shed: bool = False
+
+    @property
+    def explained(self) -> bool:
+        """Whether maps were made, or tried."""
+        return self.trigger is not None and not self.shed
 
     @property
     def likeliest(self) -> int:

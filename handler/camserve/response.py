@@ -70,7 +70,7 @@ class Served:
     @property
     def explained(self) -> bool:
         """Whether any of its pictures was."""
-        return any(isinstance(one, Outcome) and one.verdict.trigger is not None for one in self.outcomes)
+        return any(isinstance(one, Outcome) and one.verdict.explained for one in self.outcomes)
 
 
 def error(fault: RequestError) -> Answer:
@@ -93,7 +93,7 @@ def picture(outcome: Outcome, card: Card, request_id: str, batch_size: int, limi
     overlay = next((drawing.overlay for drawing in outcome.drawings if drawing.overlay), None)
     if overlay is None:
         answer = single(outcome, card, request_id, batch_size, limit)
-        return replace(answer, headers={STATUS: "failed"})
+        return replace(answer, headers={STATUS: "shed" if outcome.verdict.shed else "failed"})
     state = class_status(outcome.verdict.maps[0], outcome.task)
     return Answer(200, "OK", overlay.mime, overlay.data, {STATUS: state})
 
@@ -124,6 +124,13 @@ def class_status(evidence: ClassMap, task: Task) -> str:
     if evidence.map is None:
         return "failed"
     return "ok" if np.max(shown(evidence.map, task.polarity)) > _EMPTY else "empty_map"
+
+
+def class_statuses(outcome: Outcome) -> list[str]:
+    """What became of each class that was to be explained; `shed` where the maps were given up under load."""
+    if outcome.verdict.shed:
+        return ["shed"] * outcome.task.how_many
+    return [class_status(evidence, outcome.task) for evidence in outcome.verdict.maps]
 
 
 def _answer(outcome: Outcome, card: Card, request_id: str, batch_size: int) -> dict[str, Any]:
@@ -163,6 +170,8 @@ def _explanation(outcome: Outcome, card: Card) -> dict[str, Any]:
     task, verdict = outcome.task, outcome.verdict
     if verdict.trigger is None:
         return {"status": "not_needed"}
+    if verdict.shed:
+        return {"status": "shed"}
     classes = [
         _class(evidence, drawing, quality, outcome, card)
         for evidence, drawing, quality in zip(verdict.maps, outcome.drawings, outcome.qualities, strict=True)

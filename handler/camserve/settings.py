@@ -122,6 +122,8 @@ class Settings(Section):
     """Threads per worker; 0 divides the cores among the workers."""
     explain_when: ExplainWhen = ExplainWhen()
     """The rule behind `explain=auto`."""
+    shed_after_ms: float = Field(200, ge=0)
+    """Where a batch's oldest row waited longer, in milliseconds, explanations are given up; 0 never does."""
     flags: FlagThresholds = FlagThresholds()
     """When a map is flagged."""
 
