@@ -19,7 +19,7 @@ import pytest
 import requests
 
 from camserve.errors import StackError
-from camserve.stack import Ports, commands, start, stop
+from camserve.stack import Ports, Stack, commands, serve, start, stop
 from camserve.stack.errors import load_failure
 from camserve.stack.gateway import render
 from echo_stack import build_archive, echo_stack
@@ -166,13 +166,30 @@ def test_the_first_request_is_sent_again_while_its_explanation_is_shed(tmp_path,
     assert answer["explanation"]["status"] == expected
 
 
-def test_a_first_request_without_an_overlay_says_so(tmp_path):
-    answer = {"predictions": [{"class_id": 281, "label": "tabby", "probability": 0.62}]}
-    stack = SimpleNamespace(url="http://here", model="toy")
-    said = commands.summary(stack, answer, tmp_path / "cat.jpg", None)
+class Ready(Stack):
+    """A stack that needs no processes, and is interrupted once it is watched."""
+
+    def start(self):
+        pass
+
+    def wait_ready(self, *_):
+        pass
+
+    def watch(self):
+        raise KeyboardInterrupt
+
+
+def test_a_model_that_is_too_busy_to_explain_is_served(tmp_path, monkeypatch, capsys):
+    tabby = {"class_id": 281, "label": "tabby", "probability": 0.62}
+    answer = {"predictions": [tabby], "explanation": {"status": "shed"}}
+    monkeypatch.setattr(commands, "first_request", lambda stack, picture: answer)
+    (tmp_path / "state").mkdir()
+    stack = Ready(tmp_path, "toy", "toy.mar", Ports.free(), tmp_path, tmp_path / "state")
+    serve(stack, tmp_path / "cat.jpg", tmp_path / "overlay.jpg")
+    said = capsys.readouterr().out
     assert "62.0%    281  tabby" in said
     assert "What it looked at: not drawn, because requests wait; ask again" in said
-    assert f"What it looked at: {tmp_path}" in commands.summary(stack, answer, tmp_path / "cat.jpg", tmp_path)
+    assert not (tmp_path / "overlay.jpg").exists()
 
 
 # The processes
