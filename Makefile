@@ -69,6 +69,7 @@ bench: .venv/installed ## Measure what explanations cost; writes benchmarks/RESU
 	$(BIN)/python benchmarks/engine.py
 	$(BIN)/python benchmarks/watching.py
 	$(BIN)/python benchmarks/sizing.py
+	$(BIN)/python benchmarks/overload.py
 
 dashboard: .venv/installed ## Write Grafana's dashboard again
 	$(BIN)/python config/grafana/dashboard.py

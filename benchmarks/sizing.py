@@ -61,7 +61,9 @@ def running(setting: Setting, folder: Path) -> Iterator[str]:
         "responseTimeout": 60,
         "jobQueueSize": 64,
     }
-    recipe = Recipe("bench", embedded.ARCHITECTURE, server=server, settings={"threads": setting.threads})
+    recipe = Recipe(
+        "bench", embedded.ARCHITECTURE, server=server, settings={"threads": setting.threads, "shed_after_ms": 0}
+    )
     build(recipe, folder)
     stack = Stack(folder, "bench", "bench.mar", Ports.free(), ROOT / "config", folder / "state", os.environ)
     with stack:

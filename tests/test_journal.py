@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 
 import pytest
 
 import toynets
 from camserve.journal import Journal
+from camserve.shedding import Shedding
 from pictures import cat
 
 
@@ -43,6 +45,15 @@ def test_a_plain_and_an_explained_request(written):
     assert explained[1]["pictures"][0]["method"] == "gradcam"
     assert explained[1]["pictures"][0]["trigger"] == "request"
     assert explained[1]["pictures"][0]["classes"] == ["ok", "ok"]
+
+
+def test_a_shed_request_says_so(written, seeded, monkeypatch):
+    monkeypatch.setattr(seeded, "shedding", Shedding(1e6))
+    late = {"x-request-start": f"t={int((time.time() - 2_000) * 1e3)}"}
+    ((level, line),) = written([toynets.row(headers=late, explain=True, classes="top:2", method="layercam")])
+    assert (level, line["status"], line["explained"]) == ("INFO", 200, False)
+    (picture,) = line["pictures"]
+    assert (picture["trigger"], picture["method"], picture["classes"]) == ("request", "layercam", ["shed", "shed"])
 
 
 def test_a_fault_is_a_warning_without_a_traceback(written, caplog):

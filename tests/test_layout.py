@@ -27,6 +27,7 @@ WITHOUT_TORCH = (
     "camserve.request",
     "camserve.response",
     "camserve.settings",
+    "camserve.shedding",
     "camserve.stack",
     "camserve.trigger",
 )

@@ -12,6 +12,7 @@ import toynets
 from camserve.groups import Groups
 from camserve.metrics import METRICS, Metrics
 from camserve.records import Row
+from camserve.shedding import Shedding
 from pictures import cat, encoded
 
 
@@ -163,6 +164,33 @@ def test_a_mixed_batch(watched):
     assert read("requests_total", explained="true", outcome="ok") == 2
 
 
+def test_a_shed_request_counts_its_classes_as_shed_and_its_time_as_plain(watched, monkeypatch):
+    import time
+
+    pipeline, read = watched
+    monkeypatch.setattr(pipeline, "shedding", Shedding(1e6))
+    late = {"x-request-start": f"t={int((time.time() - 2_000) * 1e3)}"}
+    rows = [
+        toynets.row(headers=late),
+        toynets.row(explain=True, classes="top:2"),
+        toynets.row(explain=True, method="layercam", classes="1,2,3"),
+        toynets.row(explain="auto"),
+    ]
+    answers = [toynets.good(answer) for answer in pipeline.answer(rows)]
+    assert [one.get("explanation", {}).get("status") for one in answers] == [None, "shed", "shed", "not_needed"]
+    assert read("explanations_total", method="gradcam", status="shed") == 2
+    assert read("explanations_total", method="layercam", status="shed") == 3
+    assert {labels["status"] for labels in read.samples("explanations_total")} == {"shed"}
+    assert read("requests_total", explained="false", outcome="ok") == 4
+    assert read("requests_total", explained="true", outcome="ok") is None
+    assert read("request_seconds_count", explained="false") == 4
+    assert read("response_bytes_count", explained="false") == 4
+    assert read("batch_explained_ratio_sum") == 0
+    assert read.samples("evidence_maps_total") == []
+    for stage in ("explain", "render", "encode"):
+        assert read("stage_seconds_count", stage=stage) is None, "it would make explaining look cheap"
+
+
 def test_describing_counts_nowhere(watched):
     pipeline, read = watched
     pipeline.answer([Row("toy", {}, {"describe": "true"})])
@@ -227,7 +255,8 @@ def test_what_alerts_watch_begins_at_zero(bright):
     metrics = Metrics(bright.card, Groups({}, ()), "features")
     metrics._zeros()
     read = Read(metrics)
-    assert read("explanations_total", method="gradcam", status="empty_map") == 0
+    for status in ("empty_map", "shed"):
+        assert read("explanations_total", method="gradcam", status=status) == 0
     assert read("flags_total", flag="single_cell") == 0
     assert read("dropped_total") == 0
 

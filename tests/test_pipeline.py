@@ -334,6 +334,132 @@ def test_auto_explains_when_a_rule_holds(tmp_path, rule, expected):
     assert one(pipeline, explain="true")["explanation"]["trigger"] == "request"
 
 
+# --- under load ---------------------------------------------------------------------------------------------
+
+LIMIT = 600.0
+"""Seconds: so long that no slow machine makes a row late."""
+
+
+@pytest.fixture
+def busy(tmp_path):
+    """A pipeline that gives explanations up once a row waited for the limit."""
+    return loaded(tmp_path, shed_after_ms=LIMIT * 1e3)
+
+
+def waited(share: float) -> dict[str, str]:
+    """The headers of a row that waited for this share of the limit."""
+    return {"x-request-start": f"t={int((time.time() - share * LIMIT) * 1e3)}"}
+
+
+def statuses(answers: list[Answer]) -> list[str | None]:
+    """What became of each explanation; None where none was asked for."""
+    return [valid(answer).get("explanation", {}).get("status") for answer in answers]
+
+
+def test_a_late_batch_is_predicted_and_not_explained(busy):
+    ask = {"explain": "true", "classes": "top:3", "maps": "overlay,heatmap,grid,regions", "topk": 10}
+    late = one(busy, headers=waited(1.5), **ask)
+    assert late["explanation"] == {"status": "shed"}
+    assert late["predictions"] == one(busy, topk=10)["predictions"]
+    assert [late["timing_ms"][stage] for stage in ("render", "encode")] == [0, 0]
+
+
+def test_explanations_come_back_once_the_wait_is_below_half(busy):
+    found = [one(busy, headers=waited(share), explain="true") for share in (0.9, 1.5, 0.9, 0.6, 0.4, 0.9)]
+    assert [answer["explanation"]["status"] for answer in found] == ["ok", "shed", "shed", "shed", "ok", "ok"]
+
+
+def test_the_oldest_row_decides_for_all_rows_of_a_batch(busy):
+    rows = [
+        row(headers=waited(0), explain="true"),
+        row(headers=waited(1.5)),
+        row(explain="true", method="layercam", layer="early.1"),
+    ]
+    assert statuses(busy.answer(rows)) == ["shed", None, "shed"]
+    assert statuses(busy.answer(rows[::2])) == ["ok", "ok"]
+
+
+def test_nothing_is_shed_where_nobody_says_when_it_began(busy):
+    assert statuses(busy.answer([row(headers=waited(2), explain="true")])) == ["shed"]
+    assert statuses(busy.answer([row(explain="true")])) == ["ok"]
+
+
+@pytest.mark.parametrize("limit", [0, 2 * LIMIT * 1e3])
+def test_the_limit_is_a_setting(tmp_path, limit):
+    pipeline = loaded(tmp_path, shed_after_ms=limit)
+    assert statuses(pipeline.answer([row(headers=waited(1.5), explain="true")])) == ["ok"]
+
+
+def test_a_shed_batch_is_one_plain_forward_and_no_canvas(busy, monkeypatch):
+    asked = []
+
+    def spy(name):
+        real = getattr(busy.engine, name)
+        monkeypatch.setattr(busy.engine, name, lambda x, tasks: asked.append(list(tasks)) or real(x, tasks))
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("a canvas that nobody will draw on")
+
+    spy("forward")
+    spy("maps")
+    monkeypatch.setattr("camserve.pipeline.fitted", refuse)
+    rows = [row(headers=waited(1.5), explain="true", layer="early.0"), row(explain="auto"), row()]
+    busy.answer(rows)
+    assert asked == [[None] * 3] * 2
+
+
+@pytest.mark.parametrize("layer", ["features", "early.0"])
+def test_a_plain_row_is_the_same_beside_shed_ones(busy, layer):
+    def others(share: float, **options: str) -> list[Row]:
+        return [row(coffee(), waited(share), topk=10, **options), row(topk=10)]
+
+    untouched = valid(busy.answer(others(0))[1])
+    for share in (0.0, 1.5):
+        found = valid(busy.answer(others(share, explain="true", layer=layer))[1])
+        assert found.keys() == untouched.keys()
+        for part in ("predictions", "image", "batch_size"):
+            assert found[part] == untouched[part]
+
+
+def test_a_rule_that_does_not_hold_sheds_nothing(tmp_path):
+    pipeline = toynets.bright(tmp_path, shed_after_ms=LIMIT * 1e3, explain_when={"classes": [0]})
+    white, black = (encoded(np.full((64, 64, 3), value, np.uint8)) for value in (255, 0))
+    rows = [row(image, waited(1.5), explain="auto") for image in (white, black)]
+    assert statuses(pipeline.answer(rows)) == ["shed", "not_needed"]
+
+
+def test_every_explained_instance_of_a_late_row_is_shed(busy):
+    b64 = base64.b64encode(cat()).decode()
+    instances = [{"b64": b64, "explain": True}, {"b64": b64}, {"b64": "aa=="}, {"b64": b64, "explain": "true"}]
+    answer = busy.answer([Row("toy", {"body": json.dumps({"instances": instances}).encode()}, waited(1.5))])[0]
+    found = valid(answer)
+    assert found["explanations"] == [{"status": "shed"}, None, None, {"status": "shed"}]
+    assert found["predictions"][0]["predictions"] == found["predictions"][1]["predictions"]
+
+
+def test_a_shed_overlay_as_the_answer_is_the_json_and_says_so_in_a_header(busy):
+    answer = busy.answer([row(headers={"accept": "image/png", **waited(1.5)})])[0]
+    assert answer.headers == {"X-Camserve-Status": "shed"}
+    assert valid(answer)["explanation"] == {"status": "shed"}
+
+
+def test_the_faults_of_a_late_row_stay_its_own(busy):
+    rows = [
+        row(b"text", waited(1.5), explain="true"),
+        row(headers=waited(1.5), explain="true", classes="no such label"),
+        row(headers=waited(1.5), explain="true"),
+    ]
+    answers = busy.answer(rows)
+    assert [answer.status for answer in answers] == [415, 400, 200]
+    assert statuses(answers[2:]) == ["shed"]
+
+
+def test_who_asks_for_the_description_is_not_in_the_way(busy):
+    """Those asked while the worker loaded wait for it, and tell nothing of how busy it is."""
+    asking = Row("toy", {}, {"x-request-method": "GET", **waited(1.5)})
+    assert statuses(busy.answer([asking, row(headers=waited(0), explain="true")])[1:]) == ["ok"]
+
+
 # --- what breaks --------------------------------------------------------------------------------------------
 
 
@@ -376,6 +502,7 @@ def test_a_broken_explanation_as_a_picture_comes_back_as_json(seeded, monkeypatc
 
     monkeypatch.setattr(engine, "METHODS", {**engine.METHODS, "layercam": Method("Broken", "nobody", broken)})
     answer = seeded.answer([row(None, {"accept": "image/png"}, method="layercam")])[0]
+    assert answer.headers == {"X-Camserve-Status": "failed"}
     assert valid(answer)["explanation"]["status"] == "failed"
 
 

@@ -19,6 +19,7 @@ def test_the_defaults_are_the_documented_limits():
     assert settings.architecture == "torchvision/resnet50"
     assert settings.preprocessing is None
     assert settings.explain_when == ExplainWhen()
+    assert settings.shed_after_ms == 200
     limits = {name: value for name, value in settings.model_dump().items() if name.startswith("max_")}
     assert limits == {
         "max_pixels": 50_000_000,
@@ -112,6 +113,12 @@ def test_the_process_environment_is_read_where_none_is_given(monkeypatch):
             "Setting 'preprocessing': Value error, std must be positive, got (1.0, 0.0, 1.0), "
             "got {'resize': 256, 'crop': 224, 'std': [1, 0, 1]}.",
             id="a division by zero",
+        ),
+        pytest.param(
+            {},
+            {"CAMSERVE_SHED_AFTER_MS": "-1"},
+            "Setting 'shed_after_ms': Input should be greater than or equal to 0, got '-1'.",
+            id="a wait below zero",
         ),
         pytest.param(
             {"explain_when": {"sample": 1.5}},

@@ -1,5 +1,6 @@
 """The local processes: plain sentences when they cannot run, and nothing left behind when they stop."""
 
+import json
 import os
 import signal
 import socket
@@ -8,14 +9,17 @@ import sys
 import tempfile
 import threading
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
 
 import psutil
 import pytest
 import requests
 
 from camserve.errors import StackError
-from camserve.stack import Ports, start, stop
+from camserve.stack import Ports, Stack, commands, serve, start, stop
 from camserve.stack.errors import load_failure
 from camserve.stack.gateway import render
 from echo_stack import build_archive, echo_stack
@@ -125,6 +129,69 @@ def test_the_reason_stands_in_the_log(messages, reason):
     assert load_failure(log(*messages)) == reason
 
 
+# The first request
+
+
+class Busy(BaseHTTPRequestHandler):
+    """A gateway whose workers shed the first explanations."""
+
+    statuses: ClassVar[list[str]] = []
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        status = self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
+        body = json.dumps({"predictions": [], "explanation": {"status": status}}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("statuses", "busy", "expected"),
+    [(["ok", "shed"], 60, "ok"), (["shed", "shed", "ok"], 60, "ok"), (["shed"], 0.01, "shed")],
+    ids=["explained", "busy for a while", "busy"],
+)
+def test_the_first_request_is_sent_again_while_its_explanation_is_shed(tmp_path, monkeypatch, statuses, busy, expected):
+    (tmp_path / "cat.jpg").write_bytes(b"jpeg")
+    monkeypatch.setattr(Busy, "statuses", statuses)
+    with HTTPServer(("127.0.0.1", 0), Busy) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        stack = SimpleNamespace(model="toy", ports=SimpleNamespace(gateway=server.server_port))
+        answer = commands.first_request(stack, tmp_path / "cat.jpg", busy)
+        server.shutdown()
+    assert answer["explanation"]["status"] == expected
+
+
+class Ready(Stack):
+    """A stack that needs no processes, and is interrupted once it is watched."""
+
+    def start(self):
+        pass
+
+    def wait_ready(self, *_):
+        pass
+
+    def watch(self):
+        raise KeyboardInterrupt
+
+
+def test_a_model_that_is_too_busy_to_explain_is_served(tmp_path, monkeypatch, capsys):
+    tabby = {"class_id": 281, "label": "tabby", "probability": 0.62}
+    answer = {"predictions": [tabby], "explanation": {"status": "shed"}}
+    monkeypatch.setattr(commands, "first_request", lambda stack, picture: answer)
+    (tmp_path / "state").mkdir()
+    stack = Ready(tmp_path, "toy", "toy.mar", Ports.free(), tmp_path, tmp_path / "state")
+    serve(stack, tmp_path / "cat.jpg", tmp_path / "overlay.jpg")
+    said = capsys.readouterr().out
+    assert "62.0%    281  tabby" in said
+    assert "What it looked at: not drawn, because requests wait; ask again" in said
+    assert not (tmp_path / "overlay.jpg").exists()
+
+
 # The processes
 
 
@@ -212,7 +279,7 @@ from echo_stack import echo_stack
 from camserve.errors import StackError
 from camserve.stack import commands, serve
 answer = {"predictions": [{"class_id": 281, "label": "tabby", "probability": 0.62}],
-          "explanation": {"classes": [{"overlay": {"data": "anBlZw=="}}]}}
+          "explanation": {"status": "ok", "classes": [{"overlay": {"data": "anBlZw=="}}]}}
 commands.first_request = lambda stack, picture: answer
 folder = Path(sys.argv[1])
 try:

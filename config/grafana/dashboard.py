@@ -418,7 +418,7 @@ def cost() -> list[Graph | Heatmap | Stat | Table]:
             graph(
                 "Explanations by method",
                 "Classes explained a second, by method.",
-                Query(rate("explanations_total", "method"), "{{method}}"),
+                Query(rate("explanations_total", "method", f'{OF}, status!="shed"'), "{{method}}"),
                 unit="ops",
                 span=12,
             )

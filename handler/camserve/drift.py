@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -58,6 +60,7 @@ def similarity(one: Shares, other: Shares) -> float:
     return float((one * other).sum() / size) if size > _SMALLEST else 0.0
 
 
+@cache
 def _overlap(cells: int) -> Shares:
     """How much of each of `cells` equal parts lies in each of 7, 7 x cells."""
     ours, theirs = np.linspace(0, 1, CELLS + 1), np.linspace(0, 1, cells + 1)

@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from camserve.errors import RequestError
-from camserve.response import Card, Outcome, Served, class_status
+from camserve.response import Card, Outcome, Served, class_statuses
 
 _log = logging.getLogger("camserve.requests")
 
@@ -60,5 +60,5 @@ def _picture(one: Outcome | RequestError) -> dict[str, Any]:
     if one.verdict.trigger is not None:
         entry["trigger"] = one.verdict.trigger
         entry["method"] = one.task.method
-        entry["classes"] = [class_status(map, one.task) for map in one.verdict.maps]
+        entry["classes"] = class_statuses(one)
     return entry

@@ -10,15 +10,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
 import psutil
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from camserve.drift import centre, usual
+from camserve.drift import CELLS, centre, usual
 from camserve.errors import RequestError
 from camserve.groups import Groups
 from camserve.records import ClassMap, Quality, Verdict, shown
-from camserve.response import Card, Outcome, Served, class_status
+from camserve.response import Card, Outcome, Served, class_status, class_statuses
 
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20)
 SHARES = (0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1)
@@ -28,6 +27,7 @@ BYTES = (1e3, 4e3, 1.6e4, 3.2e4, 6.4e4, 1.28e5, 2.56e5, 5.12e5, 1e6, 2e6, 3e6, 3
 
 
 _LOOK_SECONDS = 1.0
+_PLACES = tuple((str(row), str(column)) for row in range(CELLS) for column in range(CELLS))
 
 EXPLAINING = ("explain", "render", "encode")
 """Stages that only explained pictures pass."""
@@ -55,7 +55,7 @@ def _now(help: str, labels: tuple[str, ...] = (), mode: str = "livesum") -> Row:
 METRICS: Mapping[str, Row] = {
     "requests": Row(Counter, "Requests answered.", ("explained", "outcome")),
     "errors": Row(Counter, "Pictures answered with an error, by the type in the answer.", ("type",)),
-    "explanations": Row(Counter, "Classes explained, by what became of each.", ("method", "status")),
+    "explanations": Row(Counter, "Classes to be explained, by what became of each.", ("method", "status")),
     "dropped": Row(Counter, "Pictures and grids left out of answers that would have been too large."),
     "flags": Row(Counter, "Flags raised by maps.", ("flag",)),
     "predictions": Row(Counter, "Pictures predicted, by the group of the likeliest class.", ("group",)),
@@ -128,7 +128,7 @@ class Metrics:
         for explained in ("true", "false"):
             for outcome in ("ok", "client_error", "server_error"):
                 self._at("requests", explained, outcome)
-        for status in ("ok", "empty_map", "failed"):
+        for status in ("ok", "empty_map", "failed", "shed"):
             self._at("explanations", "gradcam", status)
         for flag in FLAGS:
             self._at("flags", flag)
@@ -146,7 +146,7 @@ class Metrics:
             self._picture(outcome, seconds)
         if outcomes:
             self._at("batch_rows").observe(len(outcomes))
-            share = sum(outcome.verdict.trigger is not None for outcome in outcomes) / len(outcomes)
+            share = sum(outcome.verdict.explained for outcome in outcomes) / len(outcomes)
             self._at("batch_explained_ratio").observe(share)
         self._machine()
 
@@ -172,13 +172,15 @@ class Metrics:
                 self._at("errors", fault.type).inc()
 
     def _picture(self, outcome: Outcome, seconds: float) -> None:
-        explained = outcome.verdict.trigger is not None
+        explained = outcome.verdict.explained
         for stage, ms in outcome.timing.items():
             if ms is not None and stage != "queue" and (explained or stage not in EXPLAINING):
                 self._at("stage_seconds", stage).observe(ms / 1e3)
         self._at("stage_seconds", "total").observe(seconds)
         self._at("picture_pixels").observe(outcome.prepared.width * outcome.prepared.height)
         self._prediction(outcome.verdict)
+        for status in class_statuses(outcome):
+            self._at("explanations", outcome.task.method, status).inc()
         for one, quality in zip(outcome.verdict.maps, outcome.qualities, strict=True):
             self._map(outcome, one, quality)
         self._evidence(outcome)
@@ -190,10 +192,9 @@ class Metrics:
         self._at("predictions", self._groups.of(verdict.likeliest)).inc()
 
     def _map(self, outcome: Outcome, one: ClassMap, quality: Quality | None) -> None:
-        method = outcome.task.method
-        self._at("explanations", method, class_status(one, outcome.task)).inc()
         if one.map is None or quality is None:
             return
+        method = outcome.task.method
         for flag in quality.flags:
             self._at("flags", flag).inc()
         numbers = {"entropy": quality.entropy, "border": quality.border_share, "positive": quality.positive_share}
@@ -227,8 +228,8 @@ class Metrics:
             return
         group = self._groups.of(found[0])
         self._at("evidence_maps", group).inc()
-        for (row, column), share in np.ndenumerate(found[1]):
-            self._at("evidence", group, str(row), str(column)).inc(float(share))
+        for place, share in zip(_PLACES, found[1].ravel().tolist(), strict=True):
+            self._at("evidence", group, *place).inc(share)
 
     def _machine(self) -> None:
         """Memory and GPU, at most once a second: asking for them takes longer than all that is counted."""

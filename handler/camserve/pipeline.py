@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -39,6 +40,7 @@ from camserve.render.draw import draw
 from camserve.request import Ask, Call, read
 from camserve.response import Card, Outcome, Served
 from camserve.settings import Preprocessing, Settings
+from camserve.shedding import Shedding
 from camserve.trigger import trigger
 
 _log = logging.getLogger(__name__)
@@ -52,12 +54,13 @@ Watcher = Callable[[Sequence[Served], float], None]
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """One good picture on its way: what is asked, what was decoded, and its clock."""
+    """One good picture on its way: what is asked, what was decoded, its clock, and whether its maps are given up."""
 
     options: Options
     task: Task
     prepared: Prepared
     clock: Clock
+    shed: bool
 
 
 class Pipeline:
@@ -81,6 +84,7 @@ class Pipeline:
         self.device = device
         self.limits = SizeLimits(settings.max_pixels, settings.max_picture_side, settings.max_aspect_ratio)
         self.budget = Budget(settings.max_decoded_bytes)
+        self.shedding = Shedding(settings.shed_after_ms)
         self.pool = ThreadPoolExecutor(threads, thread_name_prefix="camserve")
         self.watchers: list[Watcher] = []
 
@@ -127,7 +131,9 @@ class Pipeline:
         arrival, start = time.time(), time.perf_counter()
         calls = [_attempt(self._read, row) for row in rows]
         asks = [(ask, _queue_wait(call.row, arrival)) for call in calls if isinstance(call, Call) for ask in call.asks]
-        jobs = self._each(self._prepare, asks)
+        waits = [waited for _, waited in asks if waited is not None]
+        shed = self.shedding.sheds(max(waits, default=None))  # then the batch is predicted and not explained
+        jobs = self._each(partial(self._prepare, shed=shed), asks)
         judged = self._judge([job for job in jobs if isinstance(job, _Job)])
         finished = iter(self._each(self._draw, _paired(jobs, judged)))
         served = [
@@ -140,7 +146,7 @@ class Pipeline:
     def _read(self, row: Row) -> Call:
         return read(row, self.settings.max_instances)
 
-    def _prepare(self, ask: tuple[Ask | RequestError, float | None]) -> _Job:
+    def _prepare(self, ask: tuple[Ask | RequestError, float | None], shed: bool) -> _Job:
         """Image bytes to the network's view and the overlay's canvas; the full picture is let go here."""
         one, waited = ask
         if isinstance(one, RequestError):
@@ -153,11 +159,11 @@ class Pipeline:
             with clock.stage("decode"):
                 picture = decode(header)
             with clock.stage("preprocess"):
-                prepared = self._views(picture, one.options)
-        return _Job(one.options, task, prepared, clock)
+                prepared = self._views(picture, one.options, shed)
+        return _Job(one.options, task, prepared, clock, shed)
 
-    def _views(self, picture: Picture, options: Options) -> Prepared:
-        """What the network sees and where it lies, and the canvas where a picture is asked for."""
+    def _views(self, picture: Picture, options: Options, shed: bool) -> Prepared:
+        """What the network sees and where it lies, and the canvas where a picture is asked for and will be drawn."""
         crop = options.crop
         if crop and (crop[2] > picture.width or crop[3] > picture.height):
             raise InvalidOption(
@@ -166,7 +172,7 @@ class Pipeline:
             )
         pixels, (x0, y0, x1, y1) = view(picture.cropped(crop) if crop else picture, self.preprocessing)
         left, top = crop[:2] if crop else (0, 0)
-        drawn = options.explain and not {"overlay", "heatmap"}.isdisjoint(options.maps)
+        drawn = options.explain and not shed and not {"overlay", "heatmap"}.isdisjoint(options.maps)
         return Prepared(
             picture.width,
             picture.height,
@@ -196,23 +202,24 @@ class Pipeline:
         with clock.stage("preprocess"):
             inputs = to_input([job.prepared.view for job in jobs], self.preprocessing, self.device)
         with clock.stage("forward"):
-            trace = self.engine.forward(inputs, [job.task if job.options.explain else None for job in jobs])
+            asking = [job.task if job.options.explain and not job.shed else None for job in jobs]
+            trace = self.engine.forward(inputs, asking)
             scores = trace.logits.detach().float()
             logits, chances = scores.cpu().numpy(), scores.softmax(1).cpu().numpy()
         rule = self.settings.explain_when
         reasons = [trigger(job.options.explain, rule, chance) for job, chance in zip(jobs, chances, strict=True)]
         with clock.stage("explain"):
-            tasks = [self._measured(job.task) if why else None for job, why in zip(jobs, reasons, strict=True)]
+            tasks = [self._measured(task) if why and task else None for task, why in zip(asking, reasons, strict=True)]
             maps = self.engine.maps(trace, tasks)
+        shed = [why is not None and job.shed for job, why in zip(jobs, reasons, strict=True)]
         return [
             Verdict(*row) if np.isfinite(row[0]).all() else _not_finite()
-            for row in zip(logits, chances, reasons, map(tuple, maps), strict=True)
+            for row in zip(logits, chances, reasons, map(tuple, maps), shed, strict=True)
         ]
 
     def _measured(self, task: Task) -> Task:
         """The task, also to be verified for the metrics if its turn has come and it explains one class plainly."""
-        single = task.classes == 1 or (isinstance(task.classes, tuple) and len(task.classes) == 1)
-        plain = single and task.polarity == "positive" and task.contrast is None
+        plain = task.how_many == 1 and task.polarity == "positive" and task.contrast is None
         turn = plain and random.random() < self.settings.verify_share  # noqa: S311
         return replace(task, verify=task.verify or turn)
 

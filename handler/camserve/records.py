@@ -40,6 +40,11 @@ class Task:
     channels: int = 0
     verify: bool = False
 
+    @property
+    def how_many(self) -> int:
+        """How many classes are to be explained."""
+        return self.classes if isinstance(self.classes, int) else len(self.classes)
+
 
 @dataclass(frozen=True, slots=True)
 class Channel:
@@ -117,13 +122,20 @@ class Prepared:
 class Verdict:
     """What the network said of one row.
 
-    `logits` and `probabilities` hold K values; `trigger` is the reason for explaining, None for a plain row.
+    `logits` and `probabilities` hold K values; `trigger` is the reason for explaining, None for a plain row. `shed` is
+    set where there was a reason and no time.
     """
 
     logits: Floats
     probabilities: Floats
     trigger: str | None
     maps: tuple[ClassMap, ...]
+    shed: bool = False
+
+    @property
+    def explained(self) -> bool:
+        """Whether maps were made, or tried."""
+        return self.trigger is not None and not self.shed
 
     @property
     def likeliest(self) -> int:
@@ -168,3 +180,11 @@ class Answer:
     headers: Mapping[str, str]
     dropped: int = 0
     """Pictures and grids left out because it would have been too large."""
+
+
+def highest(values: Floats, count: int) -> list[int]:
+    """Where the `count` highest of many values stand, the highest first; of equal ones the first comes first."""
+    least = np.partition(values, -count)[-count] if count < len(values) else values.min()
+    among = np.flatnonzero(values >= least)
+    found: list[int] = among[np.argsort(-values[among], kind="stable")][:count].tolist()
+    return found

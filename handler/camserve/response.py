@@ -23,6 +23,7 @@ from camserve.records import (
     Task,
     Verdict,
     Verification,
+    highest,
     shown,
 )
 
@@ -70,7 +71,7 @@ class Served:
     @property
     def explained(self) -> bool:
         """Whether any of its pictures was."""
-        return any(isinstance(one, Outcome) and one.verdict.trigger is not None for one in self.outcomes)
+        return any(isinstance(one, Outcome) and one.verdict.explained for one in self.outcomes)
 
 
 def error(fault: RequestError) -> Answer:
@@ -93,7 +94,7 @@ def picture(outcome: Outcome, card: Card, request_id: str, batch_size: int, limi
     overlay = next((drawing.overlay for drawing in outcome.drawings if drawing.overlay), None)
     if overlay is None:
         answer = single(outcome, card, request_id, batch_size, limit)
-        return replace(answer, headers={STATUS: "failed"})
+        return replace(answer, headers={STATUS: "shed" if outcome.verdict.shed else "failed"})
     state = class_status(outcome.verdict.maps[0], outcome.task)
     return Answer(200, "OK", overlay.mime, overlay.data, {STATUS: state})
 
@@ -126,6 +127,13 @@ def class_status(evidence: ClassMap, task: Task) -> str:
     return "ok" if np.max(shown(evidence.map, task.polarity)) > _EMPTY else "empty_map"
 
 
+def class_statuses(outcome: Outcome) -> list[str]:
+    """What became of each class that was to be explained; `shed` where the maps were given up under load."""
+    if outcome.verdict.shed:
+        return ["shed"] * outcome.task.how_many
+    return [class_status(evidence, outcome.task) for evidence in outcome.verdict.maps]
+
+
 def _answer(outcome: Outcome, card: Card, request_id: str, batch_size: int) -> dict[str, Any]:
     prepared, verdict = outcome.prepared, outcome.verdict
     answer = {
@@ -147,15 +155,14 @@ def _answer(outcome: Outcome, card: Card, request_id: str, batch_size: int) -> d
 
 
 def _predictions(verdict: Verdict, topk: int, card: Card) -> list[dict[str, Any]]:
-    order = np.argsort(-verdict.logits, kind="stable")[:topk]
     return [
         {
-            "class_id": int(k),
+            "class_id": k,
             "label": card.labels[k],
             "probability": float(verdict.probabilities[k]),
             "logit": float(verdict.logits[k]),
         }
-        for k in order
+        for k in highest(verdict.logits, topk)
     ]
 
 
@@ -163,6 +170,8 @@ def _explanation(outcome: Outcome, card: Card) -> dict[str, Any]:
     task, verdict = outcome.task, outcome.verdict
     if verdict.trigger is None:
         return {"status": "not_needed"}
+    if verdict.shed:
+        return {"status": "shed"}
     classes = [
         _class(evidence, drawing, quality, outcome, card)
         for evidence, drawing, quality in zip(verdict.maps, outcome.drawings, outcome.qualities, strict=True)

@@ -126,6 +126,8 @@ class Settings(Section):
     """Of the arithmetic up to the default layer; bfloat16 is faster where the processor has it."""
     explain_when: ExplainWhen = ExplainWhen()
     """The rule behind `explain=auto`."""
+    shed_after_ms: float = Field(200, ge=0)
+    """Where a batch's oldest row waited longer, in milliseconds, explanations are given up; 0 never does."""
     flags: FlagThresholds = FlagThresholds()
     """When a map is flagged."""
 

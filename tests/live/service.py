@@ -121,9 +121,14 @@ def packed(folder: Path) -> Path:
     return folder
 
 
-def serving(folder: Path, model: str) -> Stack:
-    """A stack on free ports for folder/store/MODEL.mar, ready once entered."""
-    return ReadyStack(folder / "store", model, f"{model}.mar", Ports.free(), CONFIG, folder / "state", os.environ)
+def serving(folder: Path, model: str, **environment: str) -> Stack:
+    """A stack on free ports for folder/store/MODEL.mar, ready once entered.
+
+    Unless `environment` says otherwise it sheds nothing: a slow machine must not make another answer of an explained
+    one. test_overload.py is about what sheds.
+    """
+    seen = {**os.environ, "CAMSERVE_SHED_AFTER_MS": "0", **environment}
+    return ReadyStack(folder / "store", model, f"{model}.mar", Ports.free(), CONFIG, folder / "state", seen)
 
 
 class ReadyStack(Stack):

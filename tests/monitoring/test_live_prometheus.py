@@ -23,8 +23,12 @@ from monitoring.promql import CONFIG, rules
 
 pytestmark = [pytest.mark.live, pytest.mark.tool("prometheus")]
 
-SETTINGS = {"CAMSERVE_REFERENCE_MAPS": "10", "CAMSERVE_VERIFY_SHARE": "0.5"}
-"""A reference after ten maps, and half of the plain maps verified."""
+SETTINGS = {
+    "CAMSERVE_REFERENCE_MAPS": "10",
+    "CAMSERVE_VERIFY_SHARE": "0.5",
+    "CAMSERVE_SHED_AFTER_MS": "60000",
+}
+"""A reference after ten maps, half of the plain maps verified, and nothing shed but what says it waited a minute."""
 
 CHOSEN = {"$model": "classifier", "$version": ".*", "$group": ".*", "$__rate_interval": "15s"}
 
@@ -144,11 +148,8 @@ def impatient(rules: str) -> str:
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory) -> Iterator[Service]:
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in SETTINGS.items():
-            patch.setenv(name, value)
-        with serving(packed(tmp_path_factory.mktemp("classifier")), "classifier") as stack:
-            yield Service(stack)
+    with serving(packed(tmp_path_factory.mktemp("classifier")), "classifier", **SETTINGS) as stack:
+        yield Service(stack)
 
 
 @pytest.fixture(scope="module")
@@ -157,14 +158,15 @@ def prometheus(service, tmp_path_factory) -> Iterator[Prometheus]:
         yield prometheus
 
 
+def filled(expr: str) -> str:
+    """A query of the dashboard with its choices made."""
+    for name, value in CHOSEN.items():
+        expr = expr.replace(name, value)
+    return expr
+
+
 def empty_panels(prometheus: Prometheus, dashboard: dict[str, Any]) -> dict[str, list[str]]:
     """Queries without data, by panel."""
-
-    def filled(expr: str) -> str:
-        for name, value in CHOSEN.items():
-            expr = expr.replace(name, value)
-        return expr
-
     asked = [
         (panel["title"], filled(target["expr"])) for panel in dashboard["panels"] for target in panel.get("targets", [])
     ]
@@ -221,6 +223,21 @@ def fires_and_clears(prometheus: Prometheus, cause: Callable[[], object], cure: 
     until(lambda: not prometheus.firing() & set(alerts), 60, lambda: f"{prometheus.firing()} still fire")
 
 
+def shed(service: Service) -> None:
+    """An explanation given up: past the gateway a client says itself when its request began."""
+    began = {"X-Request-Start": f"t={int((time.time() - 600) * 1e3)}"}
+    path = "/models/classifier/invoke?explain=true&method=xgradcam"
+    assert service.ask(path, native=True, headers=began).json["explanation"] == {"status": "shed"}
+
+
+def shown(prometheus: Prometheus, dashboard: dict[str, Any], title: str, label: str) -> set[str]:
+    """The lines of a panel that are above zero, by a label."""
+    (panel,) = (panel for panel in dashboard["panels"] if panel["title"] == title)
+    (target,) = panel["targets"]
+    lines = prometheus.get("query", query=filled(target["expr"]))["result"]
+    return {line["metric"][label] for line in lines if float(line["value"][1]) > 0}
+
+
 def kill_a_worker(service: Service) -> None:
     """End one of the service's own workers; TorchServe starts another."""
     for process in psutil.process_iter(["cmdline"]):
@@ -230,7 +247,7 @@ def kill_a_worker(service: Service) -> None:
     return pytest.fail("there is no worker")
 
 
-def test_alerts_fire_and_clear(service, prometheus):
+def test_alerts_fire_and_clear(service, prometheus, dashboard):
     def start() -> None:
         service.stack.start()
         service.stack.wait_ready()
@@ -240,6 +257,12 @@ def test_alerts_fire_and_clear(service, prometheus):
 
     prometheus.hurry()
     fires_and_clears(prometheus, empty_map, lambda: None, ("EmptyMaps", ""))
+
+    def while_shedding() -> None:
+        assert "shed" in shown(prometheus, dashboard, "Explanations by what became of them", "status")
+        assert "xgradcam" not in shown(prometheus, dashboard, "Explanations by method", "method")
+
+    fires_and_clears(prometheus, lambda: shed(service), while_shedding, ("ExplainShedding", ""))
     kill_a_worker(service)
     fires_and_clears(prometheus, lambda: None, lambda: None, ("WorkersMissing", ""))
     fires_and_clears(prometheus, service.stack.stop, start, ("TargetDown", "camserve"), ("TargetDown", "torchserve"))

@@ -22,7 +22,7 @@ from camserve.cam.layers import Layer
 from camserve.cam.methods import METHODS
 from camserve.cam.perturb import masked, without_channels
 from camserve.cam.rectifiers import backward_rule
-from camserve.records import Channel, ClassMap, Floats, Task, shown
+from camserve.records import Channel, ClassMap, Floats, Task, highest, shown
 
 _log = logging.getLogger(__name__)
 
@@ -331,12 +331,12 @@ def _score(logits: Tensor, target: _Target) -> Tensor:
 
 def _targets(row: int, logits: Tensor, task: Task) -> list[_Target]:
     """The classes a row explains, resolved from its logits."""
-    order = logits[row].detach().argsort(descending=True, stable=True)
-    chosen = order[: task.classes].tolist() if isinstance(task.classes, int) else task.classes
-    return [_Target(row, class_id, _contrast(order, class_id, task)) for class_id in chosen]
+    scores = logits[row].detach().float().cpu().numpy()
+    chosen = highest(scores, task.classes) if isinstance(task.classes, int) else task.classes
+    return [_Target(row, class_id, _contrast(scores, class_id, task)) for class_id in chosen]
 
 
-def _contrast(order: Tensor, class_id: int, task: Task) -> int | None:
+def _contrast(scores: Floats, class_id: int, task: Task) -> int | None:
     if task.contrast != "runner_up":
         return task.contrast
-    return next((other for other in order[:2].tolist() if other != class_id), None)
+    return next((other for other in highest(scores, 2) if other != class_id), None)

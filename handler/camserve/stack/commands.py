@@ -21,6 +21,7 @@ from camserve.stack.errors import system_errors
 from camserve.stack.processes import DRAIN_TIMEOUT, EXIT_TIMEOUT, POLL, READY_TIMEOUT, Stack
 
 FIRST_ANSWER = 30.0  # seconds; the gateway gives up then
+BUSY = 10.0  # seconds in which workers that still load may keep the machine too busy to explain
 PROGRESS_LINE = 5.0  # seconds between two lines where a line cannot be rewritten
 
 
@@ -32,9 +33,11 @@ def serve(stack: Stack, picture: Path, overlay: Path, timeout: float = READY_TIM
     with suppress(KeyboardInterrupt), _interrupting(stack), stack:
         stack.wait_ready(timeout, progress_printer())
         answer = first_request(stack, picture)
-        with system_errors():
-            overlay.write_bytes(base64.b64decode(answer["explanation"]["classes"][0]["overlay"]["data"]))
-        print(f"\n{summary(stack, answer, picture, overlay)}", flush=True)
+        shed = answer["explanation"]["status"] == "shed"
+        if not shed:
+            with system_errors():
+                overlay.write_bytes(base64.b64decode(answer["explanation"]["classes"][0]["overlay"]["data"]))
+        print(f"\n{summary(stack, answer, picture, None if shed else overlay)}", flush=True)
         with _flag(_ready_file(stack.state)):
             stack.watch()
 
@@ -72,8 +75,18 @@ def stop(state: Path) -> bool:
     return bool(processes)
 
 
-def first_request(stack: Stack, picture: Path) -> dict[str, Any]:
-    """The answer for the picture, explanation included. Raises StackError with the message of any error."""
+def first_request(stack: Stack, picture: Path, busy: float = BUSY) -> dict[str, Any]:
+    """The answer for the picture; a shed explanation is asked for again for `busy` seconds.
+
+    Raises StackError with the message of any error.
+    """
+    deadline = time.monotonic() + busy
+    while (answer := _ask(stack, picture))["explanation"]["status"] == "shed" and time.monotonic() < deadline:
+        time.sleep(POLL)
+    return answer
+
+
+def _ask(stack: Stack, picture: Path) -> dict[str, Any]:
     connection = http.client.HTTPConnection("127.0.0.1", stack.ports.gateway, timeout=FIRST_ANSWER)
     try:
         connection.request("POST", f"/predictions/{stack.model}?explain=true", picture.read_bytes())
@@ -88,15 +101,15 @@ def first_request(stack: Stack, picture: Path) -> dict[str, Any]:
     return answer
 
 
-def summary(stack: Stack, answer: dict[str, Any], picture: Path, overlay: Path) -> str:
-    """The predictions as a table, where the overlay lies, and what to try next."""
+def summary(stack: Stack, answer: dict[str, Any], picture: Path, overlay: Path | None) -> str:
+    """The predictions as a table, where the overlay lies (None: there is none), and what to try next."""
     rows = [f"  {each['probability']:7.1%}  {each['class_id']:5}  {each['label']}" for each in answer["predictions"]]
     url = f"{stack.url}/predictions/{stack.model}?explain=true"
     return "\n".join(
         [
             f"Ready at {stack.url}. The first request, {picture}:",
             *rows,
-            f"What it looked at: {overlay}",
+            f"What it looked at: {overlay or 'not drawn, because requests wait; ask again'}",
             f"Next: curl --data-binary @{picture} '{url}'",
         ]
     )
