@@ -30,7 +30,7 @@ from camserve.imaging.resize import fitted
 from camserve.model.architectures import tokens
 from camserve.model.fold import fold
 from camserve.model.labels import Labels
-from camserve.model.load import choose_device, load_labels, load_network
+from camserve.model.load import choose_device, in_fast_order, load_labels, load_network
 from camserve.model.precision import to_bfloat16
 from camserve.model.transform import to_input, view
 from camserve.options import Options
@@ -118,7 +118,7 @@ class Pipeline:
         layout = tokens(settings.architecture, network)
         layer = settings.layer or (layout.layer if layout else None)
         folded = fold(network, probe, layer) if settings.fold else frozenset()
-        network.to(memory_format=torch.channels_last)  # oneDNN's and cuDNN's faster order
+        in_fast_order(network)
         engine = prove(network, probe, len(labels), layer, layout, folded)
         if settings.precision == "bfloat16":
             to_bfloat16(network, engine.layers[engine.default].module, probe)

@@ -96,13 +96,14 @@ def _join(network: nn.Module, pair: _Pair) -> None:
     convolution, norm = (network.get_submodule(name) for name in pair)
     assert isinstance(convolution, nn.Conv2d)
     assert isinstance(norm, nn.BatchNorm2d)
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    bias, scale, shift = (None if one is None else one.double() for one in (convolution.bias, norm.weight, norm.bias))
+    mean, variance = norm.running_mean.double(), norm.running_var.double()
+    exact = fuse_conv_bn_weights(convolution.weight.double(), bias, mean, variance, norm.eps, scale, shift)
     joined = copy.copy(convolution)
     joined._parameters = dict(convolution._parameters)
-    numbers = (convolution.weight, convolution.bias, norm.running_mean, norm.running_var, norm.weight, norm.bias)
-    weight, bias, mean, variance, scale, shift = (None if one is None else one.double() for one in numbers)
-    exact = fuse_conv_bn_weights(weight, bias, mean, variance, norm.eps, scale, shift)
-    kept = {"dtype": convolution.weight.dtype, "device": convolution.weight.device}
-    joined.weight, joined.bias = (nn.Parameter(one.to(**kept), requires_grad=False) for one in exact)
+    joined.weight, joined.bias = (nn.Parameter(one.to(convolution.weight.dtype), requires_grad=False) for one in exact)
     network.set_submodule(pair.convolution, joined)
     network.set_submodule(pair.norm, _rest(norm))
 

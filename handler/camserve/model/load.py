@@ -31,6 +31,13 @@ def load_network(settings: Settings, folder: Path, classes: int, device: torch.d
     return network.eval().requires_grad_(False).to(device)
 
 
+def in_fast_order(network: nn.Module) -> None:
+    """Put the weights of convolutions into memory channels last, the order in which oneDNN and cuDNN are faster."""
+    for parameter in network.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+
+
 def state_dict(path: Path) -> Mapping[str, Tensor]:
     """The tensors of a weights file; nothing in it is executed.
 

@@ -58,15 +58,18 @@ class Placement:
 def _bilinear(evidence: Floats, y: np.ndarray, x: np.ndarray) -> Floats:
     """Values at the crossings of `y` and `x` (in cells, clamped to the map): two small matrix products."""
     down, across = _weights(y, evidence.shape[0]), _weights(x, evidence.shape[1])
+    return _product(_product(down, evidence), np.ascontiguousarray(across.T))
+
+
+def _product(one: Floats, other: Floats) -> Floats:
     # OpenCV's product stays in this thread; NumPy's would wake others that then spin beside the network's.
-    rows = cv2.gemm(down, evidence, 1, None, 0)
-    return np.asarray(cv2.gemm(rows, across, 1, None, 0, flags=cv2.GEMM_2_T), np.float32)
+    return np.asarray(cv2.gemm(one, other, 1, np.empty(0, np.float32), 0), np.float32)
 
 
 def _weights(position: np.ndarray, cells: int) -> Floats:
     """Interpolation weights, positions x cells."""
     clamped = np.clip(position, 0, cells - 1)[:, None]
-    return np.maximum(0, 1 - np.abs(clamped - np.arange(cells))).astype(np.float32)
+    return np.asarray(np.maximum(0, 1 - np.abs(clamped - np.arange(cells))), np.float32)
 
 
 def overlay(pixels: Bytes, box: Box, evidence: Floats, signed: bool, colormap: str, opacity: float) -> Bytes:
