@@ -619,3 +619,28 @@ def test_labels_must_be_as_many_as_outputs(tmp_path):
     with pytest.raises(SetupError) as caught:
         loaded(tmp_path, labels=LABELS[:9])
     assert str(caught.value) == "The network has 10 outputs and there are 9 labels: give one label each."
+
+
+def cramped(folder: Path, room: int) -> Pipeline:
+    pipeline = loaded(folder, toynets.SEEDED, "Cramped")
+    pipeline.engine.network.room = room
+    return pipeline
+
+
+@pytest.mark.parametrize("room", [1, 3, 7])
+def test_a_batch_too_large_for_the_gpu_is_split(room, tmp_path, seeded, caplog):
+    rows = [row(encoded(noise(80, 90, seed)), explain=str(seed % 2 == 0).lower(), maps="grid") for seed in range(8)]
+    answers = cramped(tmp_path, room).answer(rows)
+    for ours, theirs in zip(map(valid, answers), map(valid, seeded.answer(rows)), strict=True):
+        assert [one["class_id"] for one in ours["predictions"]] == [one["class_id"] for one in theirs["predictions"]]
+        if "explanation" in theirs:
+            assert ours["explanation"]["status"] == "ok"
+            mine, other = (grid(one["explanation"]["classes"][0]) for one in (ours, theirs))
+            np.testing.assert_allclose(mine, other, atol=1e-4)
+    assert "camserve: the GPU has no room for 8 pictures at once; the batch is split" in caplog.messages
+
+
+def test_a_picture_for_which_the_gpu_has_no_room_gets_an_error_of_its_own(tmp_path, caplog):
+    answers = cramped(tmp_path, 0).answer([row(), row(explain="true"), row(b"no picture")])
+    assert [answer.status for answer in answers] == [500, 500, 415]
+    assert caplog.messages.count("camserve: the GPU has no room for one picture") == 2

@@ -189,6 +189,8 @@ class Pipeline:
         clock = Clock()
         try:
             verdicts = self._verdicts(jobs, clock)
+        except torch.OutOfMemoryError:
+            return self._judge_halves(jobs)
         except Exception:
             _log.exception("camserve: the forward failed")
             return [InternalError() for _ in jobs]
@@ -196,6 +198,17 @@ class Pipeline:
             for stage, ms in clock.milliseconds.items():
                 job.clock.add(stage, ms or 0.0)
         return verdicts
+
+    def _judge_halves(self, jobs: Sequence[_Job]) -> list[Verdict | RequestError]:
+        """A batch for which the GPU has no room, in two parts."""
+        if len(jobs) == 1:
+            _log.error("camserve: the GPU has no room for one picture")
+            return [InternalError()]
+        _log.warning("camserve: the GPU has no room for %d pictures at once; the batch is split", len(jobs))
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        half = len(jobs) // 2
+        return self._judge(jobs[:half]) + self._judge(jobs[half:])
 
     def _verdicts(self, jobs: Sequence[_Job], clock: Clock) -> list[Verdict | RequestError]:
         """Predictions and maps of a batch; the stages' times go to `clock`."""

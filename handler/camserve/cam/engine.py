@@ -8,6 +8,7 @@ row with the most classes asks for, the j-th summing every row's j-th class.
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -22,7 +23,9 @@ from camserve.cam.layers import Layer
 from camserve.cam.methods import METHODS
 from camserve.cam.perturb import masked, without_channels
 from camserve.cam.rectifiers import backward_rule
-from camserve.records import Channel, ClassMap, Floats, Task, highest, shown
+from camserve.cam.targets import Target, column, score
+from camserve.cam.targets import targets as targets_of
+from camserve.records import Channel, ClassMap, Floats, Task, shown
 
 _log = logging.getLogger(__name__)
 
@@ -55,15 +58,6 @@ class Trace:
     broken: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Target:
-    """One class of one row; the score is logit[class_id], minus logit[contrast] if there is one."""
-
-    row: int
-    class_id: int
-    contrast: int | None
-
-
 class Engine:
     """The network with its layers and what is proven about it."""
 
@@ -86,14 +80,19 @@ class Engine:
         return METHODS[method].linear and self._is_closed(layer)
 
     def forward(self, inputs: Tensor, tasks: Sequence[Task | None]) -> Trace:
-        """Logits for all rows (N x 3 x H x W in), and what the tasks need; None is a plain row."""
+        """Logits for all rows (N x 3 x H x W in), and what the tasks need; None is a plain row.
+
+        Raises:
+            torch.OutOfMemoryError: there is no room for so many rows at once.
+        """
         wanted = {task.layer for task in tasks if task and METHODS[task.method].has_layer}
         graph = any(self._needs_backward(task) for task in tasks if task)
         try:
             with capture([self.layers[name] for name in wanted], graph) as captured:
                 return Trace(inputs, self.network(inputs), captured)
-        except Exception:
-            if not wanted:
+        except Exception as error:
+            full = isinstance(error, torch.OutOfMemoryError) and len(tasks) > 1  # fewer rows may find room
+            if full or not wanted:
                 raise
             _log.exception("camserve: the hooked forward failed; predicting without it")
             return Trace(inputs, self.forward(inputs, [None] * len(tasks)).logits, {}, broken=True)
@@ -103,7 +102,7 @@ class Engine:
 
         Never raises: a class that cannot be explained carries its failure, and the others are not touched.
         """
-        targets = [_targets(row, trace.logits, task) if task else [] for row, task in enumerate(tasks)]
+        targets = [targets_of(row, trace.logits, task) if task else [] for row, task in enumerate(tasks)]
         open_targets = [
             row if task and self._needs_backward(task) else [] for row, task in zip(targets, tasks, strict=True)
         ]
@@ -112,12 +111,49 @@ class Engine:
         except Exception:
             _log.exception("camserve: the backward of a batch failed")
             gradients = {}
+        together = self._together(trace, tasks, targets, gradients)
         changed = self._changed(trace, tasks)
         found = [
-            [self._attempt(trace, task, target, gradients, changed) for target in row] if task else []
+            [together.get(target) or self._attempt(trace, task, target, gradients, changed) for target in row]
+            if task
+            else []
             for row, task in zip(targets, tasks, strict=True)
         ]
         return self._verified(trace, tasks, found)
+
+    def _together(
+        self,
+        trace: Trace,
+        tasks: Sequence[Task | None],
+        targets: Sequence[Sequence[Target]],
+        gradients: Mapping[Target, Tensor],
+    ) -> dict[Target, ClassMap]:
+        """The first class of each row, the second, ..., computed at once where rows ask for the same kind of map.
+
+        What cannot be is left out, and is tried alone.
+        """
+        groups: defaultdict[tuple[int, Task], list[Target]] = defaultdict(list)
+        for task, row in zip(tasks, targets, strict=True):
+            for j, target in enumerate(row):
+                if task and self._is_ready(trace, task, target, gradients):
+                    groups[j, replace(task, classes=0, contrast=None, verify=False)].append(target)
+        found: dict[Target, ClassMap] = {}
+        for (_, task), group in groups.items():
+            try:
+                found |= zip(group, self._class_maps(trace, task, group, gradients), strict=True)
+            except Exception:
+                _log.exception("camserve: the explanations of a batch failed together")
+        return found
+
+    def _is_ready(self, trace: Trace, task: Task, target: Target, gradients: Mapping[Target, Tensor]) -> bool:
+        """Whether the batch's own forward and backward have all that the target's map needs."""
+        method = METHODS[task.method]
+        return (
+            method.needs not in ("input gradient", "forwards")
+            and target.contrast != target.class_id
+            and task.layer in trace.captured
+            and (target in gradients or not self._needs_backward(task))
+        )
 
     def _verified(
         self, trace: Trace, tasks: Sequence[Task | None], found: list[list[ClassMap]]
@@ -148,8 +184,8 @@ class Engine:
         self,
         trace: Trace,
         task: Task,
-        target: _Target,
-        gradients: Mapping[_Target, Tensor],
+        target: Target,
+        gradients: Mapping[Target, Tensor],
         changed: Mapping[int, Tensor],
     ) -> ClassMap:
         """The map of one target, or its failure."""
@@ -165,7 +201,7 @@ class Engine:
                 return self._input_map(trace, task, target, gradients)
             if method.needs == "forwards":
                 return self._weighed_map(trace, task, target, changed[target.row])
-            return self._class_map(trace, task, target, gradients)
+            return self._class_maps(trace, task, [target], gradients)[0]
         except Exception:
             _log.exception("camserve: an explanation failed")
             return _failed(target, FAILED)
@@ -179,17 +215,17 @@ class Engine:
         return self.closed_form is not None and layer == self.closed_form.layer
 
     def _gradients(
-        self, trace: Trace, tasks: Sequence[Task | None], targets: Sequence[Sequence[_Target]]
-    ) -> dict[_Target, Tensor]:
+        self, trace: Trace, tasks: Sequence[Task | None], targets: Sequence[Sequence[Target]]
+    ) -> dict[Target, Tensor]:
         """The gradient of each target's score at its row's layer, C x h x w, by backwards of the tail."""
         rounds = max((len(row) for row in targets), default=0)
         names = sorted({task.layer for task, row in zip(tasks, targets, strict=True) if task and row})
-        found: dict[_Target, Tensor] = {}
+        found: dict[Target, Tensor] = {}
         for j in range(rounds):
             current = [row[j] for row in targets if j < len(row)]
-            score = torch.stack([_score(trace.logits, target) for target in current]).sum()
+            total = torch.stack([score(trace.logits, target) for target in current]).sum()
             gradients = torch.autograd.grad(
-                score,
+                total,
                 [trace.captured[name] for name in names],
                 retain_graph=j < rounds - 1,
                 allow_unused=True,
@@ -206,39 +242,43 @@ class Engine:
         whole = torch.zeros_like(trace.captured[layer]) if gradient is None else gradient
         return self.layers[layer].spatial(whole[row : row + 1])[0]
 
-    def _class_map(self, trace: Trace, task: Task, target: _Target, gradients: Mapping[_Target, Tensor]) -> ClassMap:
-        """One signed map from the row's activations and the score's gradient."""
-        activations = trace.captured[task.layer][target.row : target.row + 1].detach()
-        activations = self.layers[task.layer].spatial(activations)
-        scale, bias = 1.0, None
+    def _class_maps(
+        self, trace: Trace, task: Task, group: Sequence[Target], gradients: Mapping[Target, Tensor]
+    ) -> list[ClassMap]:
+        """Signed maps of rows that ask for the same, from their activations and their scores' gradients."""
+        rows, captured = [target.row for target in group], trace.captured[task.layer].detach()
+        whole = rows == list(range(len(captured)))
+        activations = self.layers[task.layer].spatial(captured if whole else captured[rows])
+        scale, biases = 1.0, list[float | None]([None] * len(group))
         if self._is_closed(task.layer):
             assert self.closed_form is not None
             activations = self.closed_form.then(activations)
-            weight, constant = _head(self.closed_form, target)
+            weights, constants = _heads(self.closed_form, group)
             cells = activations[0, 0].numel()
-            gradient = weight[:, None, None] / cells
+            gradient = weights[:, :, None, None] / cells
             if METHODS[task.method].linear:
-                scale, bias = float(cells), constant
+                scale, biases = float(cells), [*constants]
+        elif self._needs_backward(task):
+            gradient = torch.stack([gradients[target] for target in group])
         else:
-            gradient = gradients.get(target, activations[0])  # a method that needs none looks at none
-        return _evidence(task, target, activations.float(), gradient.float()[None], scale, bias)
+            gradient = activations  # a method that needs none looks at none
+        return _evidence(task, group, activations.float(), gradient.float(), scale, biases)
 
-    def _input_map(self, trace: Trace, task: Task, target: _Target, gradients: Mapping[_Target, Tensor]) -> ClassMap:
+    def _input_map(self, trace: Trace, task: Task, target: Target, gradients: Mapping[Target, Tensor]) -> ClassMap:
         """One signed map of the input's size, by a second pass over the row alone."""
         method = METHODS[task.method]
         inputs = trace.inputs[target.row : target.row + 1].detach().requires_grad_(True)
         with torch.enable_grad(), backward_rule(method.rule):
             logits = self.network(inputs)
-            score = _score(logits, replace(target, row=0))
             sign = -1 if task.polarity == "negative" else 1
-            (gradient,) = torch.autograd.grad(sign * score, [inputs])
+            (gradient,) = torch.autograd.grad(sign * score(logits, replace(target, row=0)), [inputs])
         signed = sign * method.map(inputs.detach(), gradient)[0]
         if method.times:
-            layered = self._class_map(trace, replace(task, method=method.times), target, gradients)
+            (layered,) = self._class_maps(trace, replace(task, method=method.times), [target], gradients)
             signed = signed * _enlarged(layered, sign, signed)
         return _checked(target, signed.cpu().numpy(), None, ())
 
-    def _weighed_map(self, trace: Trace, task: Task, target: _Target, changed: Tensor) -> ClassMap:
+    def _weighed_map(self, trace: Trace, task: Task, target: Target, changed: Tensor) -> ClassMap:
         """One signed map from the logits under changes, C x K: one row a channel."""
         method = METHODS[task.method]
         assert method.weigh is not None
@@ -246,9 +286,9 @@ class Engine:
         activations = self.layers[task.layer].spatial(activations)
         sign = -1 if task.polarity == "negative" else 1
         with torch.inference_mode():
-            score = sign * _score(trace.logits.detach(), target)
-            weights = sign * method.weigh(score, sign * _column(changed, target))
-        return _evidence(task, target, activations.float(), weights.float()[None, :, None, None], 1.0, None)
+            before = sign * score(trace.logits.detach(), target)
+            weights = sign * method.weigh(before, sign * column(changed, target))
+        return _evidence(task, [target], activations.float(), weights.float()[None, :, None, None], 1.0, [None])[0]
 
     def _changed(self, trace: Trace, tasks: Sequence[Task | None]) -> dict[int, Tensor]:
         """The logits under changes, C x K, of each row whose method asks for them; all its classes share them."""
@@ -271,12 +311,6 @@ class Engine:
             return without_channels(self.network, layer, one, output)
 
 
-def _column(logits: Tensor, target: _Target) -> Tensor:
-    """The target's score in every row of logits (N x K)."""
-    column = logits[:, target.class_id]
-    return column if target.contrast is None else column - logits[:, target.contrast]
-
-
 def _enlarged(layered: ClassMap, sign: int, like: Tensor) -> Tensor:
     """What a layer's map shows, bilinear at the size of `like` (H x W)."""
     if layered.map is None:
@@ -286,20 +320,29 @@ def _enlarged(layered: ClassMap, sign: int, like: Tensor) -> Tensor:
 
 
 def _evidence(
-    task: Task, target: _Target, activations: Tensor, gradient: Tensor, scale: float, bias: float | None
-) -> ClassMap:
-    """The method on the score, or on the negated score for the negative polarity; positive speaks for the class."""
+    task: Task,
+    group: Sequence[Target],
+    activations: Tensor,
+    gradient: Tensor,
+    scale: float,
+    biases: Sequence[float | None],
+) -> list[ClassMap]:
+    """The method on the scores, or on the negated scores for the negative polarity; positive speaks for the class.
+
+    Activations are P x C x h x w, for P targets.
+    """
     method = METHODS[task.method]
     sign = -1 if task.polarity == "negative" else 1
+    channels: list[tuple[Channel, ...]] = [()] * len(group)
     with torch.inference_mode():
-        signed = (sign * scale * method.map(activations, sign * gradient)[0]).cpu().numpy()
-        channels: tuple[Channel, ...] = ()
+        signed = (sign * scale * method.map(activations, sign * gradient)).cpu().numpy()
         if task.channels and method.parts:
-            channels = _channels(sign * scale * method.parts(activations, sign * gradient)[0], task.channels)
-    return _checked(target, signed, bias, channels)
+            parts = sign * scale * method.parts(activations, sign * gradient)
+            channels = [_channels(own, task.channels) for own in parts]
+    return [_checked(*one) for one in zip(group, signed, biases, channels, strict=True)]
 
 
-def _checked(target: _Target, signed: Floats, bias: float | None, channels: tuple[Channel, ...]) -> ClassMap:
+def _checked(target: Target, signed: Floats, bias: float | None, channels: tuple[Channel, ...]) -> ClassMap:
     if not np.isfinite(signed).all():
         return _failed(target, "The map is not finite.")
     return ClassMap(target.class_id, target.contrast, signed, bias, channels)
@@ -313,30 +356,16 @@ def _channels(parts: Tensor, most: int) -> tuple[Channel, ...]:
     return tuple(Channel(k, float(shares[k]), parts[k].cpu().numpy()) for k in chosen)
 
 
-def _failed(target: _Target, reason: str) -> ClassMap:
+def _failed(target: Target, reason: str) -> ClassMap:
     return ClassMap(target.class_id, target.contrast, None, failure=reason)
 
 
-def _head(closed_form: ClosedForm, target: _Target) -> tuple[Tensor, float]:
-    """The head's row for the target's score: weights (C) and bias."""
-    weight, bias = closed_form.weight[target.class_id], closed_form.bias[target.class_id]
-    if target.contrast is not None:
-        weight, bias = weight - closed_form.weight[target.contrast], bias - closed_form.bias[target.contrast]
-    return weight, float(bias)
-
-
-def _score(logits: Tensor, target: _Target) -> Tensor:
-    return _column(logits[target.row : target.row + 1], target)[0]
-
-
-def _targets(row: int, logits: Tensor, task: Task) -> list[_Target]:
-    """The classes a row explains, resolved from its logits."""
-    scores = logits[row].detach().float().cpu().numpy()
-    chosen = highest(scores, task.classes) if isinstance(task.classes, int) else task.classes
-    return [_Target(row, class_id, _contrast(scores, class_id, task)) for class_id in chosen]
-
-
-def _contrast(scores: Floats, class_id: int, task: Task) -> int | None:
-    if task.contrast != "runner_up":
-        return task.contrast
-    return next((other for other in highest(scores, 2) if other != class_id), None)
+def _heads(closed_form: ClosedForm, group: Sequence[Target]) -> tuple[Tensor, list[float]]:
+    """The head's rows for the targets' scores: weights (P x C) and biases."""
+    ids = [target.class_id for target in group]
+    weights, biases = closed_form.weight[ids], closed_form.bias[ids]
+    against = [(place, target.contrast) for place, target in enumerate(group) if target.contrast is not None]
+    for place, contrast in against:
+        weights[place] -= closed_form.weight[contrast]
+        biases[place] -= closed_form.bias[contrast]
+    return weights, biases.tolist()
