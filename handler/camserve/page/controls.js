@@ -108,24 +108,25 @@ class Controls {
   /** Takes errors away; only what the method does not take is said. */
   clear() {
     const { takes, title } = this.method;
-    for (const name of Controls.NOTES) Controls.#note(name, "");
-    Controls.#note("other", "");
+    for (const name of Controls.NOTES) this.note(name, "");
+    this.note("other", "");
     for (const name of ["layer", "polarity", "contrast"]) {
       const off = !takes[name];
       const field = Dom.$(name);
       field.disabled = off || !this.description;
-      if (off) Controls.#note(name, name === "layer" ? `${title} has its own layer.` : `${title} has no choice here.`);
+      if (off) this.note(name, name === "layer" ? `${title} has its own layer.` : `${title} has no choice here.`);
     }
   }
 
   /** Says what was wrong, beside the control that caused it. */
   refuse(refusal) {
     const name = Controls.NOTES.includes(refusal.option) ? refusal.option : refusal.status < 413 ? "other" : "picture";
-    Controls.#note(name, refusal.message, true);
+    this.note(name, refusal.message, true);
     Dom.say(refusal.message);
   }
 
-  static #note(name, text, wrong = false) {
+  /** A sentence below a control. */
+  note(name, text, wrong = false) {
     const note = Dom.$(`${name}-note`);
     note.textContent = text;
     note.classList.toggle("wrong", wrong);

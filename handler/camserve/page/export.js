@@ -31,14 +31,15 @@ const Export = (() => {
   const stem = (run) => run.picture.name.replace(/\.[^.]*$/, "") || "picture";
 
   /** The picture with its heat as it is seen, in the size it is kept here. */
-  function overlay(run, entry, panel) {
+  function overlay(panel) {
+    const { run, id } = panel.view;
     const { base, width } = run.picture;
     const canvas = Dom.make("canvas", { width: base.width, height: base.height });
     const scale = base.width / width;
     const context = canvas.getContext("2d");
     context.setTransform(scale, 0, 0, scale, 0, 0);
     panel.paint(context, scale);
-    canvas.toBlob((blob) => save(blob, `${stem(run)}-${entry.class_id}-overlay.png`), "image/png");
+    canvas.toBlob((blob) => save(blob, `${stem(run)}-${id}-overlay.png`), "image/png");
   }
 
   /** The map's values as a file for numpy.load: a version 1.0 header, then little-endian float32, row by row. */
@@ -54,7 +55,7 @@ const Export = (() => {
     return new Blob([bytes], { type: "application/octet-stream" });
   }
 
-  const grid = (run, entry, evidence) => save(npy(evidence), `${stem(run)}-${entry.class_id}-grid.npy`);
+  const grid = ({ run, id, evidence }) => save(npy(evidence), `${stem(run)}-${id}-grid.npy`);
   const json = (run) => save(new Blob([JSON.stringify(run.answer, null, 2)], { type: "application/json" }), `${stem(run)}.json`);
 
   return { curl, copy, overlay, grid, json };

@@ -25,6 +25,12 @@ class Panel {
     this.draw();
   }
 
+  /** Marks a point or a box of the picture; null takes the mark away. */
+  mark(marks) {
+    Object.assign(this, marks);
+    this.draw();
+  }
+
   /** Where the picture lies in the frame: its scale and its corner, in CSS pixels. */
   get place() {
     const { width, height } = this.view.picture;

@@ -25,11 +25,15 @@ class Picture {
 
   /** One of the samples that come with the page. */
   static async sample(name) {
-    const answer = await fetch(`/page/samples/${name}.jpg`).catch(() => null);
+    const answer = await fetch(Picture.path(name)).catch(() => null);
     if (!answer?.ok) throw new Service.Refusal("The sample could not be loaded.");
     const picture = await Picture.load(await answer.blob(), `${name}.jpg`);
     picture.sample = name;
     return picture;
+  }
+
+  static path(name) {
+    return `/page/samples/${name}.jpg`;
   }
 
   /** Takes size and, if need be, the pixels from an answer. */
@@ -57,10 +61,5 @@ class Picture {
     context.imageSmoothingQuality = "high";
     context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
     return canvas;
-  }
-
-  /** The pictures among files and pasted things; whatever has a type that is surely no picture is left out. */
-  static among(files) {
-    return [...files].filter((file) => !file.type || file.type.startsWith("image/"));
   }
 }
