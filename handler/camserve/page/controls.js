@@ -120,7 +120,7 @@ class Controls {
 
   /** Says what was wrong, beside the control that caused it. */
   refuse(refusal) {
-    const name = Controls.NOTES.includes(refusal.option) ? refusal.option : refusal.status < 413 ? "other" : "picture";
+    const name = Controls.NOTES.includes(refusal.option) ? refusal.option : refusal.option ? "other" : "picture";
     this.note(name, refusal.message, true);
     Dom.say(refusal.message);
   }

@@ -25,9 +25,13 @@ class Crop {
 
   /** A box of picture pixels while it is drawn. */
   draw([x0, y0, x1, y1]) {
-    this.#set([Math.floor(x0), Math.floor(y0), Math.ceil(x1), Math.ceil(y1)]);
-    const [left, top, right, bottom] = this.box;
-    [left, top, right - left, bottom - top].forEach((value, at) => { this.fields[at].value = value; });
+    const [left, top] = [Math.floor(x0), Math.floor(y0)];
+    this.#write([left, top, Math.ceil(x1) - left, Math.ceil(y1) - top]);
+  }
+
+  #write(values) {
+    values.forEach((value, at) => { this.fields[at].value = value; });
+    this.#typed();
   }
 
   /** The drawing ended: a click without a box forgets it. */
@@ -40,11 +44,13 @@ class Crop {
     this.#set(null);
   }
 
-  /** Which picture it is about, and whether a part of it is shown already. */
-  show(picture, cropped) {
-    if (picture !== this.picture) this.clear();
+  /** Which picture it is about, and which part of it is shown: `x,y,width,height`, or nothing for the whole. */
+  show(picture, text) {
+    const same = picture === this.picture && text === this.text;
     this.picture = picture;
-    Dom.$("crop-whole").disabled = !cropped && !this.box;
+    if (!same && text) this.#write(text.split(",").map(Number));
+    else if (!same) this.clear();
+    Dom.$("crop-whole").disabled = !text && !this.box;
     for (const field of [...this.fields, Dom.$("crop-draw")]) field.disabled = !picture?.width;
   }
 

@@ -122,7 +122,7 @@ const Page = (() => {
     run = null;
     remember();
     sheet.hide();
-    crop.show(one, false);
+    crop.show(one, "");
     show();
     Findings.waiting();
     await ask();
@@ -139,7 +139,8 @@ const Page = (() => {
     sheet.hide();
     controls.contrasts(run.answer.predictions);
     controls.update(settings);
-    crop.show(picture, Boolean(settings.crop));
+    crop.show(picture, settings.crop);
+    mark(crop.box);
     remember();
     show();
     await complete();
@@ -171,9 +172,9 @@ const Page = (() => {
     $("curl").value = Export.curl(run);
   }
 
-  /** The box that is being drawn, on every panel. */
+  /** The box that is being drawn, on every panel; the part that is shown already has its frame. */
   function mark(box) {
-    for (const panel of panels) panel.mark({ box });
+    for (const panel of panels) panel.mark({ box: crop && crop.text === settings.crop ? null : box });
   }
 
   /** The evidence at a point, in all panels. */

@@ -17,7 +17,7 @@ class Panel {
     new ResizeObserver(() => this.draw()).observe(this.frame);
   }
 
-  /** `view`: {picture, evidence, regions, look: {colormap, opacity, boxes}, summary}; null shows nothing. */
+  /** `view`: {picture, evidence, regions, cut, look: {colormap, opacity, boxes}, summary}; null shows nothing. */
   show(view) {
     if (view?.evidence !== this.view?.evidence || view?.look.colormap !== this.view?.look.colormap) this.heat = null;
     this.view = view;
@@ -86,7 +86,8 @@ class Panel {
   }
 
   #marks(context, scale) {
-    const { width, height } = this.view.picture;
+    const { cut, picture: { width, height } } = this.view;
+    if (cut && !this.box) Panel.#frame(context, cut, 1.5 / scale, [6 / scale, 4 / scale]);
     if (this.box) {
       const [x0, y0, x1, y1] = this.box;
       context.fillStyle = "rgb(0 0 0 / 55%)";

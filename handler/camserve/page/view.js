@@ -6,7 +6,8 @@ const View = (() => {
   function all(run, picture, settings, labels) {
     if (!run) return picture ? [{ picture, look: settings, summary: picture.name }] : [];
     const chosen = settings.beside === "" ? null : Number(settings.beside);
-    const make = (one, id, when) => view(one, id, when, settings, labels);
+    const cut = run.answer.image.crop;
+    const make = (one, id, when) => ({ ...view(one, id, when, settings, labels), cut });
     if (run.before) return [make(run.before, chosen, "Whole"), make(run, chosen, "Part")];
     return [make(run, null, ""), ...(chosen === null ? [] : [make(run, chosen, "")])];
   }

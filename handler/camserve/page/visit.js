@@ -24,11 +24,12 @@ class Visit {
     if (event.target.closest("input, select, textarea, .frame, [contenteditable]")) return;
     const next = this.runs[this.runs.indexOf(this.current) + step];
     if (!next) return;
+    const strip = event.target.closest("#visit");
     event.preventDefault();
     this.open(next);
     const at = this.runs.indexOf(next) + 1;
     Dom.say(`${at} of ${this.runs.length}: ${next.title}`);
-    if (event.target.closest("#visit, #sheet")) document.querySelector(`#${event.target.closest("#visit, #sheet").id} [aria-current="true"]`)?.focus();
+    strip?.querySelector('[aria-current="true"]').focus();
   }
 
   /** The strip of all runs, with a mark at the one that is seen. */
