@@ -72,11 +72,11 @@ def photograph() -> None:
         with Stack(*place, os.environ) as stack, sync_playwright() as playwright:
             stack.wait_ready()
             chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-            page = chromium.new_page(viewport={"width": 1440, "height": 930}, color_scheme="light")
+            page = chromium.new_page(viewport={"width": 1280, "height": 860}, color_scheme="light")
             page.goto(f"{stack.url}/?sample=rocket&beside=657")
             expect(page.locator(".panel:visible .sentence")).to_have_count(2)
             expect(page.locator("#stage")).to_have_attribute("aria-busy", "false")
-            page.screenshot(path=HERE / "inspector.jpg", type="jpeg", quality=72)
+            page.screenshot(path=HERE / "inspector.jpg", type="jpeg", quality=58)
             chromium.close()
 
 

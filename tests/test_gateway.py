@@ -115,7 +115,6 @@ def test_head_is_answered_without_a_body_and_leaves_the_connection_usable(call):
 @pytest.mark.parametrize(
     "path",
     [
-        "/",
         "/models",
         "/models/echo",
         "/api-description",

@@ -49,7 +49,7 @@ const Page = (() => {
     say(`${done.headline}. ${panels[0].view.sentence}`);
   }
 
-  /** Asks for the maps that are to be seen and were not in the answer. */
+  /** Asks for the maps that are to be seen and were not in the answer; whether there were any. */
   async function complete() {
     const id = Number(settings.beside);
     const missing = settings.beside === "" ? [] : [run.before, run].filter((one) => one && !one.entries.has(id));
@@ -58,6 +58,7 @@ const Page = (() => {
       const more = await patience.newest((signal) => request(one.picture, wanted, signal, [id]));
       if (more) one.merge(more.answer);
     }
+    return missing.length > 0;
   }
 
   // --- what a person does ---------------------------------------------------------------------------------------
@@ -143,8 +144,7 @@ const Page = (() => {
     mark(crop.box);
     remember();
     show();
-    await complete();
-    if (run === one) show();
+    if (await complete() && run === one) show();
   }
 
   /** Keeps a run without going to it. */

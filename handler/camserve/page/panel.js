@@ -22,6 +22,7 @@ class Panel {
     if (view?.evidence !== this.view?.evidence || view?.look.colormap !== this.view?.look.colormap) this.heat = null;
     this.view = view;
     if (view) this.frame.setAttribute("aria-label", view.summary);
+    if (view?.picture.width) this.frame.parentElement.style.setProperty("--ratio", view.picture.width / view.picture.height);
     this.draw();
   }
 

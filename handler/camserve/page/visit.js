@@ -24,21 +24,21 @@ class Visit {
     if (event.target.closest("input, select, textarea, .frame, [contenteditable]")) return;
     const next = this.runs[this.runs.indexOf(this.current) + step];
     if (!next) return;
-    const strip = event.target.closest("#visit");
     event.preventDefault();
     this.open(next);
     const at = this.runs.indexOf(next) + 1;
     Dom.say(`${at} of ${this.runs.length}: ${next.title}`);
-    strip?.querySelector('[aria-current="true"]').focus();
   }
 
   /** The strip of all runs, with a mark at the one that is seen. */
   show(current) {
     this.current = current;
     const strip = Dom.$("visit");
+    const focused = strip.contains(document.activeElement);
     Dom.fill(strip, this.runs.map((run) => Visit.card(run, run === current, this.open)));
     const mark = strip.querySelector('[aria-current="true"]');
     if (mark) strip.scrollTo({ left: mark.offsetLeft - strip.clientWidth / 2 });
+    if (focused) mark?.focus({ preventScroll: true });
   }
 
   /** A small picture with its heat, what it was taken for, and how it was asked. */
