@@ -34,6 +34,7 @@ class Sheet {
       return null;
     }));
     if (cell.run) this.done(cell.run);
+    else cell.fault ||= "The server did not answer.";
     this.#draw();
   }
 
@@ -46,6 +47,7 @@ class Sheet {
 
   /** Makes room for one picture; a button leads back. */
   hide() {
+    if (Dom.$("sheet").contains(document.activeElement)) Dom.$("stage").focus();
     Dom.$("sheet").hidden = true;
     Dom.$("to-sheet").hidden = !this.cells.length;
   }
