@@ -69,7 +69,7 @@ def compared(inspector):
     inspector.sample("cat")
     inspector.predictions.nth(1).click()
     with inspector.answer():
-        inspector.page.get_by_label("Hide the evidence and predict again").check()
+        inspector.page.get_by_label("Hide the evidence, predict again").check()
     expect(inspector.page.locator(".check-row")).to_have_count(3)
 
 
@@ -126,7 +126,7 @@ def test_it_fits_and_is_drawn_for_looking_at(visitor, width, scheme):
     assert small == []
 
 
-@pytest.mark.parametrize("state", [sheet, cropped])
+@pytest.mark.parametrize("state", [empty, sheet, cropped], ids=lambda state: state.__name__)
 def test_the_other_states_are_drawn_for_looking_at(visitor, state):
     mine = visitor(*WIDTHS["desktop"]).open()
     state(mine)

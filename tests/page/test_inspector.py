@@ -289,7 +289,7 @@ def test_a_box_that_does_not_fit_is_said_beside_it(inspector):
 def test_verification_shows_the_drop_and_its_control(inspector, service):
     inspector.sample("coffee")
     with inspector.answer():
-        inspector.page.get_by_label("Hide the evidence and predict again").check()
+        inspector.page.get_by_label("Hide the evidence, predict again").check()
     truth = service.ask("?explain=true&verify=true", (SAMPLES / "coffee.jpg").read_bytes()).explained["verify"]
     shares = [truth["probability"], truth["without_top"], float(np.mean(truth["without_random"]))]
     rows = inspector.page.locator(".check-row span:nth-child(2)")
