@@ -26,7 +26,7 @@ install: .venv/installed ## Create the virtual environment and install everythin
 
 archive: model_store/classifier.mar ## Build model_store/classifier.mar, the embedded default model
 
-model_store/classifier.mar: .venv/installed config/model-config.yaml $(shell find handler -name '*.py' -o -name '*.json')
+model_store/classifier.mar: .venv/installed config/model-config.yaml $(shell find handler -name '*.py' -o -name '*.json' -o -path '*/page/*' -type f)
 	$(BIN)/camserve archive
 
 serve: archive ## Run TorchServe and the gateway on port 8080 until Ctrl-C

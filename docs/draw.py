@@ -1,10 +1,11 @@
-"""Draws the pictures of the documentation again: `make pictures`.
+"""Draws the pictures of the documentation again: `make pictures`. The inspector's is taken with Debian's chromium.
 
 The two samples stand in one picture, so that a map has to choose: the cat above, the cup below.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import tempfile
@@ -12,14 +13,17 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
+from playwright.sync_api import expect, sync_playwright
 from tqdm import tqdm
 
-from camserve.archive import Recipe, opened
+from camserve.archive import Recipe, build, opened
 from camserve.cam.methods import METHODS
 from camserve.model import embedded
 from camserve.offline import explain
+from camserve.stack import Ports, Stack
 
 HERE = Path(__file__).parent / "pictures"
+CONFIG = Path(__file__).parents[1] / "config"
 SAMPLES = Path(__file__).parents[1] / "handler" / "camserve" / "page" / "samples"
 BOTH = HERE / "cat-and-coffee.jpg"
 CAT, TIGER_CAT, ESPRESSO = 285, 282, 967
@@ -60,8 +64,25 @@ def compose() -> None:
     Image.fromarray(np.concatenate(halves)).save(BOTH, quality=90)
 
 
+def photograph() -> None:
+    """The inspector as a visitor sees it, with the classes a rocket is taken for."""
+    with tempfile.TemporaryDirectory() as folder:
+        archive = build(Recipe("classifier", embedded.ARCHITECTURE, server={"minWorkers": 1}), Path(folder) / "store")
+        place = (archive.parent, "classifier", archive.name, Ports.free(), CONFIG, Path(folder) / "state")
+        with Stack(*place, os.environ) as stack, sync_playwright() as playwright:
+            stack.wait_ready()
+            chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+            page = chromium.new_page(viewport={"width": 1280, "height": 860}, color_scheme="light")
+            page.goto(f"{stack.url}/?sample=rocket&beside=657")
+            expect(page.locator(".panel:visible .sentence")).to_have_count(2)
+            expect(page.locator("#stage")).to_have_attribute("aria-busy", "false")
+            page.screenshot(path=HERE / "inspector.jpg", type="jpeg", quality=58)
+            chromium.close()
+
+
 def main() -> None:
     """Every picture that the documents show, but the plots of the evaluation."""
+    photograph()
     compose()
     recipe = Recipe("classifier", embedded.ARCHITECTURE, settings={"max_forwards": MOST_FORWARDS})
     with opened(recipe) as pipeline, tempfile.TemporaryDirectory() as folder:

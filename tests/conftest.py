@@ -25,11 +25,29 @@ def bright(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
     return toynets.bright(_folder(tmp_path_factory))
 
 
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose store/ holds the embedded model, configured as `make serve` does."""
+    from service import packed
+
+    return packed(tmp_path_factory.mktemp("classifier"))
+
+
+@pytest.fixture(scope="session")
+def service(folder: Path):
+    """The embedded model behind the gateway: one TorchServe and one gateway for the whole session."""
+    from service import Service, serving
+
+    with serving(folder, "classifier") as stack:
+        yield Service(stack)
+
+
 def _folder(factory: pytest.TempPathFactory) -> Path:
     return factory.mktemp("archive")
 
 
 TOOLS = {
+    "chromium": "apt-get install chromium",
     "curl": "apt-get install curl",
     "prometheus": "apt-get install prometheus",
     "promtool": "apt-get install prometheus",

@@ -107,7 +107,7 @@ def test_it_sees_nothing_of_this_machine_but_settings_that_it_cannot_change(name
         source, *_, mode = volume.split(":")
         if source.startswith((".", "/")):
             assert mode == "ro"
-            assert source.startswith("./config/")
+            assert source.startswith(("./config/", "./handler/camserve/page"))
             assert (ROOT / source).exists(), source
         else:
             assert source in compose()["volumes"]
@@ -211,6 +211,12 @@ def test_the_gateway_is_told_all_its_template_asks_for():
     environment = service("gateway")["environment"]
     assert asked == {name for name in environment if name.startswith("CAMSERVE_")}
     assert environment["NGINX_ENVSUBST_FILTER"] == "^CAMSERVE_"
+
+
+def test_the_page_lies_where_the_gateway_looks_for_it():
+    gateway = service("gateway")
+    assert f"./handler/camserve/page:{gateway['environment']['CAMSERVE_PAGE']}:ro" in gateway["volumes"]
+    assert (ROOT / "handler/camserve/page/index.html").is_file()
 
 
 def test_gateway_and_torchserve_agree_on_port_and_model():

@@ -27,6 +27,7 @@ from camserve.imaging.budget import Budget
 from camserve.imaging.decode import SizeLimits, decode, inspect
 from camserve.imaging.picture import Picture
 from camserve.imaging.resize import fitted
+from camserve.inspector import inspector
 from camserve.model.architectures import tokens
 from camserve.model.fold import fold
 from camserve.model.labels import Labels
@@ -37,7 +38,7 @@ from camserve.options import Options
 from camserve.plan import plan
 from camserve.records import Answer, Drawing, Prepared, Quality, Row, Task, Verdict, shown
 from camserve.render.draw import draw
-from camserve.request import Ask, Call, read
+from camserve.request import Ask, Call, is_native, read
 from camserve.response import Card, Outcome, Served
 from camserve.settings import Preprocessing, Settings
 from camserve.shedding import Shedding
@@ -288,6 +289,8 @@ class Pipeline:
         return Served(row.request_id, call.kind, waited, own, self._answer(call, own, batch))
 
     def _answer(self, call: Call, own: Sequence[Outcome | RequestError], batch: int) -> Answer:
+        if call.as_page:
+            return inspector(self.card.name, self.card.version, is_native(call.row))
         if call.kind == "describe":
             return response.described(describe(self.card, self.engine, self.settings))
         request_id, limit = call.row.request_id, self.settings.max_answer_bytes

@@ -42,13 +42,14 @@ class Call:
     """A row as read: what it asks, or the error it earned.
 
     `asks` has one entry, or one for each KServe instance; a describe call has none. `picture_only` is set
-    where the client accepts a picture before anything else.
+    where the client accepts a picture before anything else, `as_page` where a browser asks what the model can do.
     """
 
     row: Row
     asks: tuple[Ask | RequestError, ...] = ()
     kind: Literal["predict", "kserve", "describe"] = "predict"
     picture_only: bool = False
+    as_page: bool = False
 
 
 def read(row: Row, max_instances: int) -> Call:
@@ -59,8 +60,11 @@ def read(row: Row, max_instances: int) -> Call:
     """
     query, fields, headers = _query(row), _fields(row), _headers(row)
     body = _body(row)
-    if body is None and not fields.get("data") and _wants_description(row):
-        return Call(row, kind="describe")
+    if body is None and not fields.get("data"):
+        if _wants_page(row):
+            return Call(row, kind="describe", as_page=True)
+        if _wants_description(row):
+            return Call(row, kind="describe")
     if body is not None and "data" in fields:
         raise InvalidRequest("The picture came twice, as the body and as the field 'data'; send it once.")
     default = {"explain": True} if row.headers.get("explain", "").lower() == "true" else {}
@@ -220,10 +224,24 @@ def _wants_description(row: Row) -> bool:
     return asked or row.headers.get("x-request-method") in ("GET", "HEAD")
 
 
+def _wants_page(row: Row) -> bool:
+    """A GET that accepts HTML before anything else, as browsers do; without the gateway a POST looks the same."""
+    return _accepted(row) == "text/html" and row.headers.get("x-request-method", "GET") in ("GET", "HEAD")
+
+
+def is_native(row: Row) -> bool:
+    """Whether a row came to TorchServe past the gateway."""
+    return "x-request-method" not in row.headers
+
+
 def _accepted_picture(row: Row) -> str | None:
     """The picture format a client accepts before anything else, if any."""
-    first = row.headers.get("accept", "").split(",")[0].split(";")[0]
-    return _ACCEPT.get(first.strip().lower())
+    return _ACCEPT.get(_accepted(row))
+
+
+def _accepted(row: Row) -> str:
+    """The media type a client accepts before anything else."""
+    return row.headers.get("accept", "").split(",")[0].split(";")[0].strip().lower()
 
 
 def _one_overlay(options: Options) -> None:

@@ -11,6 +11,9 @@ from pathlib import Path
 from camserve.errors import StackError
 from camserve.stack.errors import require
 
+PAGE = Path(__file__).resolve().parents[1] / "page"
+"""What a browser is shown."""
+
 FRAME = """\
 {user}
 worker_processes 1;  # one forwards more than TorchServe can take
@@ -48,6 +51,7 @@ def write_configuration(folder: Path, logs: Path, template: Path, values: Mappin
     """
     # Through a link, because a path with blanks or quotes would have to be escaped in the configuration.
     (folder / "logs").symlink_to(logs)
+    _copy_page(folder / "page")
     (folder / "nginx.conf").write_text(FRAME.format(user=_user()))
     (folder / "gateway.conf").write_text(render(template.read_text(), values))
 
@@ -58,6 +62,18 @@ def render(template: str, values: Mapping[str, str]) -> str:
     if missing:
         raise StackError(f"The gateway's template asks for {', '.join(sorted(missing))}, which nothing sets.")
     return re.sub(r"\$\{(CAMSERVE_\w+)\}", lambda found: values[found[1]], template)
+
+
+def _copy_page(folder: Path) -> None:
+    """A copy that nginx's own user can read, wherever the package lies and whatever its files' modes are."""
+    for source in [PAGE, *PAGE.rglob("*")]:
+        target = folder / source.relative_to(PAGE)
+        if source.is_dir():
+            target.mkdir()
+            target.chmod(0o755)
+        else:
+            target.write_bytes(source.read_bytes())
+            target.chmod(0o644)
 
 
 def _binary() -> str:

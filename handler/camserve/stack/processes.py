@@ -150,6 +150,7 @@ class Stack:
             "CAMSERVE_GATEWAY_PORT": str(self.ports.gateway),
             "CAMSERVE_TORCHSERVE": f"127.0.0.1:{self.ports.inference}",
             "CAMSERVE_MODEL": self.model,
+            "CAMSERVE_PAGE": "page",  # where nginx's other paths lie
             "CAMSERVE_MAX_BODY": self._environment.get("CAMSERVE_MAX_BODY", "20m"),
             "CAMSERVE_ALLOWED_ORIGIN": self._environment.get("CAMSERVE_ALLOWED_ORIGIN", ""),
         }
