@@ -140,7 +140,7 @@ def _weights(folder: Path) -> Path:
     file = folder / "resnet50.pt"
     if not file.exists():
         torch.manual_seed(0)
-        torch.save(architectures.build(NETWORKS[RESNET].architecture, 1000, None).state_dict(), file)
+        torch.save(architectures.build(NETWORKS[RESNET].architecture, 1000, folder).state_dict(), file)
     return file
 
 

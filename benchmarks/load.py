@@ -6,6 +6,7 @@ Every answer is checked; one that is not as it should be ends the measurement.
 from __future__ import annotations
 
 import random
+import re
 import threading
 import time
 from collections.abc import Sequence
@@ -17,10 +18,10 @@ from typing import NamedTuple
 EXPLAINED = b'"explanation":{"status":"ok"'
 """Stands in an answer of ours whose maps are there."""
 
+_BATCH, _HEAD = re.compile(rb'"batch_size":(\d+)'), 200  # where it stands: within so many bytes
 _TIMEOUT = 120.0  # seconds
 _HEADERS = {"Content-Type": "application/octet-stream"}
 _AT_ONCE = 64  # requests of an open loop; as many as a server's queue takes
-_WARM = 3  # pairs that do not count
 
 
 class Target(NamedTuple):
@@ -33,10 +34,11 @@ class Target(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """How long it took, in seconds, and whether there was an explanation."""
+    """How long it took, in seconds; whether there was an explanation; how many shared its batch, if it says so."""
 
     seconds: float
     explained: bool
+    batch: int
 
 
 class Load(NamedTuple):
@@ -65,7 +67,8 @@ class Client:
         taken = time.perf_counter() - start
         if answer.status != target.status or target.proof not in body:
             raise RuntimeError(f"{target.path} on port {target.port} answered {answer.status}: {body[:300]!r}")
-        return Answer(taken, EXPLAINED in body)
+        batch = _BATCH.search(body, 0, _HEAD)
+        return Answer(taken, EXPLAINED in body, int(batch[1]) if batch else 0)
 
 
 def closed(target: Target, pictures: Sequence[bytes], clients: int, seconds: float) -> Load:
@@ -113,12 +116,17 @@ def open_loop(requests: Sequence[tuple[float, Target]], pictures: Sequence[bytes
         return list(pool.map(one, requests, islice(cycle(pictures), len(requests))))
 
 
-def paired(one: Target, other: Target, pictures: Sequence[bytes], pairs: int) -> list[tuple[float, float]]:
-    """One client alone, asking both in turn with the same picture; which comes first changes with every pair."""
+def paired(
+    one: Target, other: Target, pictures: Sequence[bytes], pairs: int, warm: int = 3
+) -> list[tuple[float, float]]:
+    """One client alone, asking both in turn with the same picture; which comes first changes with every pair.
+
+    The first `warm` pairs do not count.
+    """
     clients = {target: Client(target.port) for target in (one, other)}
     found = []
-    for number, picture in enumerate(islice(cycle(pictures), pairs + _WARM)):
+    for number, picture in enumerate(islice(cycle(pictures), pairs + warm)):
         order = (one, other) if number % 2 else (other, one)
         taken = {target: clients[target].ask(target, picture).seconds for target in order}
         found.append((taken[one], taken[other]))
-    return found[_WARM:]
+    return found[warm:]

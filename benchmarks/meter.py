@@ -11,22 +11,21 @@ import psutil
 from camserve.stack import Stack
 
 STAGES = ("decode", "preprocess", "forward", "explain", "render", "encode", "total")
-_SAMPLE = re.compile(r"^camserve_(stage_seconds|batch_rows)_(sum|count)\{(.*?)\} (\S+)$", re.MULTILINE)
+SHARED = ("forward", "explain", "total")
+"""Stages whose time, counted with each picture, is that of its whole batch."""
+
+_SAMPLE = re.compile(r'^camserve_stage_seconds_(sum|count)\{.*stage="(\w+)".*\} (\S+)$', re.MULTILINE)
 _WORKER = "model_service_worker.py"
 
 Sums = Mapping[tuple[str, str], float]
-"""By stage (`rows` for the pictures of batches), and `sum` or `count`."""
+"""Seconds by stage, each with `sum` and `count`."""
 
 
 def sums(stack: Stack) -> Sums:
-    """Everything summed up since the start, in seconds or pictures."""
+    """What all stages took since the start."""
     with urlopen(f"http://127.0.0.1:{stack.ports.scrape}/metrics") as answer:
         text = answer.read().decode()
-    found = {}
-    for name, kind, labels, value in _SAMPLE.findall(text):
-        stage = re.search(r'stage="(\w+)"', labels)
-        found["rows" if name == "batch_rows" or stage is None else stage[1], kind] = float(value)
-    return found
+    return {(stage, kind): float(value) for kind, stage, value in _SAMPLE.findall(text)}
 
 
 def added(before: Sums, after: Sums, total: Sums) -> Sums:
@@ -34,10 +33,11 @@ def added(before: Sums, after: Sums, total: Sums) -> Sums:
     return {key: total.get(key, 0.0) + value - before.get(key, 0.0) for key, value in after.items()}
 
 
-def average(total: Sums, stage: str) -> float:
-    """The mean; zero where nothing was counted."""
+def milliseconds(total: Sums, stage: str, batch: float) -> float:
+    """The mean of a picture, or its share of a batch of that size; zero where nothing was counted."""
     count = total.get((stage, "count"), 0.0)
-    return total[stage, "sum"] / count if count else 0.0
+    mean = 1e3 * total[stage, "sum"] / count if count else 0.0
+    return mean / batch if stage in SHARED else mean
 
 
 def resident() -> int:

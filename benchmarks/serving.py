@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import NamedTuple
 
 from tqdm import tqdm
@@ -61,10 +61,11 @@ Rates = dict[str, list[float]]
 
 
 class Found(NamedTuple):
-    """Of one network at one size: rates, the service's own sums, captum's time over ours."""
+    """Of one network at one size: rates, the service's own sums, the batches as pictures saw them, captum's time."""
 
     rates: Rates
     stages: dict[str, meter.Sums]
+    batches: dict[str, list[int]]
     captum: float | None
 
 
@@ -90,22 +91,25 @@ def measured(
     kinds = [kind for kind in every if kind != "captum"]
     rates: Rates = {kind: [] for kind in kinds}
     stages: dict[str, meter.Sums] = {kind: {} for kind in QUERIES}
+    batches: dict[str, list[int]] = {kind: [] for kind in kinds}
     for kind in kinds:
         load.closed(every[kind], pictures, CLIENTS, seconds / 2)  # warm
     with tqdm(total=rounds * len(kinds), unit="turn", leave=False) as progress:
         for number in range(rounds):
             for kind in kinds if number % 2 else reversed(kinds):
                 before = meter.sums(stack)
-                rates[kind].append(load.closed(every[kind], pictures, CLIENTS, seconds).rate)
+                turn = load.closed(every[kind], pictures, CLIENTS, seconds)
+                rates[kind].append(turn.rate)
+                batches[kind] += [answer.batch for answer in turn.answers]
                 if kind in stages:
                     stages[kind] = meter.added(before, meter.sums(stack), stages[kind])
                 progress.update()
-    return Found(rates, stages, captum(every, pictures) if "captum" in every else None)
+    return Found(rates, stages, batches, captum(every, pictures) if "captum" in every else None)
 
 
 def captum(every: Mapping[str, load.Target], pictures: Sequence[bytes]) -> float:
     """How many times longer than for ours a lone client waits for TorchServe's own explanation."""
-    pairs = load.paired(every["captum"], every["explained"], pictures, CAPTUM_PAIRS)
+    pairs = load.paired(every["captum"], every["explained"], pictures, CAPTUM_PAIRS, warm=1)
     return median(its / own for its, own in pairs)
 
 
@@ -121,26 +125,24 @@ def compared(network: str, size: Size, found: Found) -> list[list[str]]:
         wanted = "" if asked is None else f"at least {asked:.2f}"
         lines.append([network, told(size), f"{bar.kind} / {bar.base}", wanted, f"{median(ratios):.2f}", spread])
     if found.captum:
-        lines.append([network, told(size), "captum / explained, time of one", "", f"{found.captum:.0f}", ""])
+        lines.append([network, told(size), "captum / explained, a lone client's time", "", f"{found.captum:.0f}", ""])
     return lines
 
 
 def spent(network: str, size: Size, found: Found) -> list[list[str]]:
     """The lines of the second table."""
-    return [
-        [
-            *(network, told(size), kind, f"{meter.average(sums, 'rows'):.1f}"),
-            *(f"{meter.average(sums, stage) * 1e3:.1f}" for stage in meter.STAGES),
-            f"{1e3 / median(found.rates[kind]):.1f}",
-        ]
-        for kind, sums in found.stages.items()
-    ]
+    lines = []
+    for kind, sums in found.stages.items():
+        batch = mean(found.batches[kind])
+        stages = [f"{meter.milliseconds(sums, stage, batch):.1f}" for stage in meter.STAGES]
+        lines.append([network, told(size), kind, f"{batch:.1f}", *stages, f"{1e3 / median(found.rates[kind]):.1f}"])
+    return lines
 
 
 def write(ratios: list[list[str]], stages: list[list[str]], how: str) -> None:
     """Both sections."""
     first = report.table(["network", "picture", "rates", "asked", "median", "rounds"], ratios)
-    second = report.table(["network", "picture", "kind", "batch", *meter.STAGES, "an answer"], stages)
+    second = report.table(["network", "picture", "kind", "batch", *meter.STAGES, "between answers"], stages)
     print(f"{first}\n\n{second}")
     report.write(
         "Serving: throughput",
@@ -150,10 +152,11 @@ def write(ratios: list[list[str]], stages: list[list[str]], how: str) -> None:
     )
     report.write(
         "Serving: where the time goes",
-        f"`python benchmarks/serving.py`: means of the service's own metrics over the same turns. {how} Milliseconds: "
-        "forward, explain and total are those of a whole batch of so many pictures, decode, render and encode those of "
-        "one picture, preprocess of both. The last column is the time for which all this keeps the service busy: that "
-        f"between two answers.\n\n{second}",
+        "`python benchmarks/serving.py`: milliseconds a picture, from the service's own metrics over the same turns. "
+        f"{how} `batch` is the batch a picture was in, on average; forward, explain and total are the times of whole "
+        "batches divided by that. The others are a picture's own, of which two at a time are worked on; preprocess "
+        "contains the batch's normalisation. The last column is what clients see: 1 s over their rate."
+        f"\n\n{second}",
     )
 
 
