@@ -126,8 +126,6 @@ def measured(network: str, plan: Plan) -> list[Line]:
         camserve(network, Path(folder), "batches") as stack,
         camserve(network, Path(folder), "single", batchSize=1) as single,
     ):
-        for one in (stack, single):
-            load.closed(ours(one, EXPLAINED), plan.pictures, CLIENTS, WARM_SECONDS)
         found = [*lone(network, stack, single, plan), tail(network, stack, plan)]
         return [*found, passing(network, stack, plan)] if network == RESNET else found
 

@@ -1,4 +1,4 @@
-"""What a running camserve tells of itself: its metrics, and the memory of its workers."""
+"""What a running camserve tells of itself: its metrics, and its worker's process."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def milliseconds(total: Sums, stage: str, batch: float) -> float:
     return mean / batch if stage in SHARED else mean
 
 
-def resident() -> int:
-    """Bytes of memory that the workers, started by this process, hold."""
+def worker() -> psutil.Process:
+    """The one worker of what this process started."""
     started = psutil.Process().children(recursive=True)
-    workers = [process for process in started if any(_WORKER in word for word in process.cmdline())]
-    return sum(worker.memory_info().rss for worker in workers)
+    (found,) = [process for process in started if any(_WORKER in word for word in process.cmdline())]
+    return found
