@@ -65,7 +65,7 @@ NETWORKS = {
 
 _HERE = Path(__file__).parent
 _CONFIG = _HERE.parent / "config"
-_READY_SECONDS = 180
+_READY_SECONDS = 600.0  # generous: the machine may be busy
 _CAPTUM_BYTES = 64_000_000
 
 
@@ -109,7 +109,7 @@ def camserve(
     )
     build(recipe, folder)
     with Stack(folder, name, f"{name}.mar", Ports.free(), _CONFIG, folder / f"{name}-state", os.environ) as stack:
-        stack.wait_ready()
+        stack.wait_ready(_READY_SECONDS)
         yield stack
 
 

@@ -15,9 +15,10 @@ import tempfile
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median
 from typing import NamedTuple
 
+import numpy as np
 from tqdm import tqdm
 
 import load
@@ -79,14 +80,9 @@ def tail(network: str, stack: Stack, plan: Plan) -> Line:
         turns = [(alone, 0.0), (beside, 0.5)]
         for pool, share in turns if seed % 2 else reversed(turns):
             pool += block(stack, plan, rate, share, seed)
-    ratio = percentile(beside) / percentile(alone)
+    ratio = np.percentile(beside, 99) / np.percentile(alone, 99)
     what = f"p99 of plain requests, half the traffic explained / all plain ({len(beside)} and {len(alone)} requests)"
     return Line(network, what, "at most 1.20", f"{ratio:.2f}")
-
-
-def percentile(seconds: Sequence[float]) -> float:
-    """The 99th."""
-    return quantiles(seconds, n=100)[-1]
 
 
 def lone(network: str, stack: Stack, single: Stack, plan: Plan) -> list[Line]:
