@@ -65,11 +65,15 @@ format: .venv/installed ## Put the code into its standard form
 	$(BIN)/ruff format $(CODE)
 	$(BIN)/ruff check --fix $(CODE)
 
-bench: .venv/installed ## Measure what explanations cost; writes benchmarks/RESULTS.md (half an hour)
+bench: .venv/installed ## Measure what explanations cost; writes benchmarks/RESULTS.md (an hour and a half)
 	$(BIN)/python benchmarks/engine.py
+	$(BIN)/python benchmarks/gpu.py
 	$(BIN)/python benchmarks/watching.py
 	$(BIN)/python benchmarks/sizing.py
 	$(BIN)/python benchmarks/overload.py
+	$(BIN)/python benchmarks/serving.py
+	$(BIN)/python benchmarks/latency.py
+	$(BIN)/python benchmarks/memory.py
 
 dashboard: .venv/installed ## Write Grafana's dashboard again
 	$(BIN)/python config/grafana/dashboard.py

@@ -10,6 +10,7 @@ not change the time. The peers do the same job: Grad-CAM of one or five classes 
 from __future__ import annotations
 
 import argparse
+import os
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -24,9 +25,12 @@ from torchcam.methods import GradCAM as TorchcamGradCAM
 from tqdm import tqdm
 
 import report
+from camserve import machine
 from camserve.cam.engine import Engine
 from camserve.cam.gates import prove
 from camserve.model import architectures
+from camserve.model.fold import fold
+from camserve.model.load import in_fast_order
 from camserve.records import Task
 
 BATCH, SIDE, CLASSES = 8, 224, 1000
@@ -129,8 +133,11 @@ def ratios(base: Job, jobs: Mapping[str, Job], rounds: int) -> tuple[float, dict
 def measured(architecture: str, rounds: int, peer_rounds: int) -> list[str]:
     """One line of the table: milliseconds of the plain forward, then ratios."""
     inputs = torch.randn(BATCH, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+    inputs = inputs.contiguous(memory_format=torch.channels_last)
     network = built(architecture).requires_grad_(False)
-    engine = prove(network, inputs, CLASSES, None)
+    folded = fold(network, inputs)
+    in_fast_order(network)
+    engine = prove(network, inputs, CLASSES, None, None, folded)
     base, mine = ratios(plain(network, inputs), {"1": ours(engine, inputs, 1), "5": ours(engine, inputs, 5)}, rounds)
     trained = built(architecture)  # the peers need parameters with gradients
     jobs = {f"{name} {k}": peer(trained, engine.default, inputs, k) for name, peer in PEERS.items() for k in (1, 5)}
@@ -147,6 +154,7 @@ def main() -> None:
     parser.add_argument("--peers", type=int, default=3, help="of the peers; 0 leaves them out (default: %(default)s)")
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS), metavar="NAME")
     options = parser.parse_args()
+    machine.prepare(os.cpu_count() or 1)
     warnings.filterwarnings("ignore", category=UserWarning)  # theirs, about their own hooks
     rows = [
         [name, *measured(NETWORKS[name], options.rounds, options.peers)] for name in tqdm(options.networks, unit="net")
@@ -156,7 +164,7 @@ def main() -> None:
     report.write(
         "The engine on a CPU",
         f"`python benchmarks/engine.py`: Grad-CAM for each of {BATCH} pictures of {SIDE}x{SIDE}, at each network's "
-        "default layer; the time over that of the plain forward of the same network, medians of alternating runs "
+        "default layer; networks and memory as in a worker (batch norms folded, channels last); the time over that of the plain forward of the same network, medians of alternating runs "
         f"({options.rounds} of ours, {options.peers} of the peers). pytorch-grad-cam enlarges its maps to the picture, "
         f"the others do not.\n\n{report.table(head, rows)}",
     )

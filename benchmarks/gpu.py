@@ -2,7 +2,7 @@
 
     python benchmarks/gpu.py [--rounds 20] [--batches 1 8 64 256]
 
-ResNet-50 with seeded random weights, in float32 and in bfloat16. Times of the device are taken with CUDA's own events, in turn
+ResNet-50 with seeded random weights, in float32 and in bfloat16. Times of the device are CUDA's own, taken in turn
 with the plain forward, and given as ratios to it. Without a GPU nothing is measured.
 """
 

@@ -1,0 +1,53 @@
+"""The handler most people would write: TorchServe's image classifier, and pytorch-grad-cam for an overlay a picture.
+
+It is kind to itself: one call of Grad-CAM for the whole batch, and the overlay is drawn on the 224 x 224 pixels that
+the network saw.
+"""
+
+import base64
+import io
+
+import numpy as np
+from PIL import Image
+from pytorch_grad_cam import GradCAM
+from pytorch_grad_cam.utils.image import show_cam_on_image
+from torchvision import transforms
+from ts.torch_handler.image_classifier import ImageClassifier
+
+
+class ExplainingClassifier(ImageClassifier):
+    """Predictions, and Grad-CAM of the likeliest class."""
+
+    seen = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224)])
+
+    def initialize(self, context):
+        """Load the model and prepare Grad-CAM for its last block."""
+        super().initialize(context)
+        self.cam = GradCAM(model=self.model, target_layers=[self.model.layer4[-1]])
+
+    def preprocess(self, data):
+        """Keep the pixels that the network sees, to draw on."""
+        pictures = [Image.open(io.BytesIO(row.get("data") or row.get("body"))).convert("RGB") for row in data]
+        self.pixels = [np.float32(self.seen(picture)) / 255 for picture in pictures]
+        return super().preprocess(data)
+
+    def inference(self, data, *args, **kwargs):
+        """Logits, and a map for each row."""
+        logits = super().inference(data, *args, **kwargs)
+        self.maps = self.cam(input_tensor=data, targets=None)  # of the likeliest class
+        return logits
+
+    def postprocess(self, data):
+        """Predictions and overlay of each row."""
+        overlays = [show_cam_on_image(*pair, use_rgb=True) for pair in zip(self.pixels, self.maps, strict=True)]
+        return [
+            {"predictions": predictions, "overlay": encoded(overlay)}
+            for predictions, overlay in zip(super().postprocess(data), overlays, strict=True)
+        ]
+
+
+def encoded(pixels):
+    """A PNG as base64 text."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
