@@ -164,7 +164,8 @@ def main() -> None:
     report.write(
         "The engine on a CPU",
         f"`python benchmarks/engine.py`: Grad-CAM for each of {BATCH} pictures of {SIDE}x{SIDE}, at each network's "
-        "default layer; networks and memory as in a worker (batch norms folded, channels last); the time over that of the plain forward of the same network, medians of alternating runs "
+        "default layer, networks and memory as in a worker (batch norms folded, channels last); the time over that of "
+        "the plain forward of the same network, medians of alternating runs "
         f"({options.rounds} of ours, {options.peers} of the peers). pytorch-grad-cam enlarges its maps to the picture, "
         f"the others do not.\n\n{report.table(head, rows)}",
     )
