@@ -36,6 +36,7 @@ class CamserveHandler:
             self.pipeline = _load(context)
             folder = Path(context.system_properties["model_dir"])
             watch(self.pipeline, folder, _setting(context, "minWorkers"), shared)
+            machine.settle()
         except SetupError as error:
             _log.error("camserve: %s", error)
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 
 import cv2
@@ -31,3 +32,9 @@ def prepare(threads: int) -> None:
         return
     mallopt(_MMAP_THRESHOLD, _KEPT)
     mallopt(_TRIM_THRESHOLD, _KEPT)
+
+
+def settle() -> None:
+    """Once all is loaded: the garbage collector need not look through it again and again while requests wait."""
+    gc.collect()
+    gc.freeze()
