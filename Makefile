@@ -66,6 +66,7 @@ format: .venv/installed ## Put the code into its standard form
 	$(BIN)/ruff check --fix $(CODE)
 
 bench: .venv/installed ## Measure what explanations cost; writes benchmarks/RESULTS.md (an hour and a half)
+	$(BIN)/python benchmarks/forward.py
 	$(BIN)/python benchmarks/engine.py
 	$(BIN)/python benchmarks/gpu.py
 	$(BIN)/python benchmarks/watching.py

@@ -1,0 +1,123 @@
+"""What each step gains that makes the network itself fast: times of one forward, as ratios to the network as built.
+
+    python benchmarks/forward.py [--rounds 9] [--batch 8]
+
+Variants take turns. Whether freed memory is kept is a property of a process, so each network is measured in two:
+one as it is, one after `camserve.machine.prepare`; they alternate too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from statistics import median
+
+import orjson
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+import report
+from camserve import machine
+from camserve.cam.layers import find_default, find_layers
+from camserve.errors import SetupError
+from camserve.model.fold import fold
+from camserve.model.load import in_fast_order
+from camserve.model.precision import to_bfloat16
+from engine import NETWORKS, SIDE, built
+
+MEASURED = ("ResNet-50", "EfficientNet-Lite0", "DenseNet-201", "MobileNetV3-Large", "ConvNeXt-Tiny")
+THREADS = min(2, os.cpu_count() or 1)
+REPEATS = 3
+"""Pairs of processes a network."""
+
+STEPS = ("folded", "folded, channels last", "folded, channels last, memory kept", "the same in bfloat16, memory kept")
+
+
+def variants(network: nn.Module, inputs: Tensor) -> dict[str, Callable[[], Tensor]]:
+    """The same network and inputs, one step further each."""
+    last = inputs.contiguous(memory_format=torch.channels_last)
+    folded = copy.deepcopy(network)
+    fold(folded, inputs)
+    fast = copy.deepcopy(folded)
+    in_fast_order(fast)
+    found = {
+        "as built": lambda: network(inputs),
+        "folded": lambda: folded(inputs),
+        "folded, channels last": lambda: fast(last),
+    }
+    rounded = copy.deepcopy(fast)
+    layer = find_default(rounded, find_layers(rounded, last[:1], None), last[:1])
+    try:
+        to_bfloat16(rounded, layer.module, last)
+    except SetupError:  # this processor has no bfloat16
+        return found
+    return {**found, "the same in bfloat16": lambda: rounded(last)}
+
+
+def child(name: str, rounds: int, batch: int, kept: bool) -> None:
+    """Print the median milliseconds of every variant as JSON."""
+    if kept:
+        machine.prepare(THREADS)
+    torch.set_num_threads(THREADS)
+    noise = torch.Generator().manual_seed(1)
+    jobs = variants(built(NETWORKS[name]).requires_grad_(False), torch.randn(batch, 3, SIDE, SIDE, generator=noise))
+    times: dict[str, list[float]] = {what: [] for what in jobs}
+    with torch.inference_mode():
+        for _ in range(rounds + 2):
+            for what, job in jobs.items():
+                start = time.perf_counter()
+                job()
+                times[what].append((time.perf_counter() - start) * 1e3)
+    print(orjson.dumps({what: median(values[2:]) for what, values in times.items()}).decode())
+
+
+def measured(name: str, rounds: int, batch: int) -> list[str]:
+    """One row: milliseconds as built, then how many times as fast each further step is."""
+    found: dict[str, list[float]] = {}
+    for kept in (False, True) * REPEATS:
+        command = [sys.executable, __file__, f"--child={name}", f"--rounds={rounds}", f"--batch={batch}"]
+        done = subprocess.run([*command, *(["--kept"] if kept else [])], capture_output=True, check=True)
+        for what, ms in orjson.loads(done.stdout).items():
+            found.setdefault(f"{what}, memory kept" if kept else what, []).append(ms)
+    base = median(found["as built"])
+    steps = (
+        "folded",
+        "folded, channels last",
+        "folded, channels last, memory kept",
+        "the same in bfloat16, memory kept",
+    )
+    gains = [f"{base / median(found[step]):.2f}" if step in found else "" for step in steps]
+    return [name, f"{base:.0f} ms", *gains]
+
+
+def main() -> None:
+    """Measure and write the section."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=9, help="in each process (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=8, help="pictures (default: %(default)s)")
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(MEASURED), metavar="NAME")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    parser.add_argument("--kept", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        child(options.child, options.rounds, options.batch, options.kept)
+        return
+    rows = [measured(name, options.rounds, options.batch) for name in tqdm(options.networks, unit="net")]
+    head = ["network", "as built", "folded", "and channels last", "and memory kept", "and bfloat16"]
+    print(report.table(head, rows))
+    report.write(
+        "The forward, step by step",
+        f"`python benchmarks/forward.py`: the time of one forward of {options.batch} pictures on {THREADS} threads, then "
+        f"how many times as fast it is after each step; medians of {REPEATS} processes with {options.rounds} rounds each."
+        f"\n\n{report.table(head, rows)}",
+    )
+
+
+if __name__ == "__main__":
+    main()
