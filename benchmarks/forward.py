@@ -113,8 +113,8 @@ def main() -> None:
     print(report.table(head, rows))
     report.write(
         "The forward, step by step",
-        f"`python benchmarks/forward.py`: the time of one forward of {options.batch} pictures on {THREADS} threads, then "
-        f"how many times as fast it is after each step; medians of {REPEATS} processes with {options.rounds} rounds each."
+        f"`python benchmarks/forward.py`: one forward of {options.batch} pictures on {THREADS} threads, then "
+        f"how many times as fast it is after each step; medians of {REPEATS} processes of {options.rounds} rounds."
         f"\n\n{report.table(head, rows)}",
     )
 
