@@ -218,7 +218,7 @@ def test_quality_and_verify(service):
 
 def test_an_answer_that_would_be_too_large_loses_its_largest_parts(service):
     # 20 classes with 16 channels of 112 x 112 cells each would be 21 MB; TorchServe kills a worker beyond 8 MB.
-    query = "?explain=true&maps=grid,overlay&classes=top:20&channels=16&method=hirescam&layer=conv_stem"
+    query = "?explain=true&maps=grid,overlay&classes=top:20&channels=16&method=hirescam&layer=bn1"
     reply = service.ask(query)
     assert len(reply.body) <= 4_000_000
     explanation = reply.json["explanation"]
