@@ -40,7 +40,7 @@ def test_grids_grow_with_the_input(seeded):
 
 
 def test_a_map_that_fails_is_empty(seeded, monkeypatch):
-    monkeypatch.setattr(type(seeded.engine), "_class_map", lambda *_: 1 / 0)
+    monkeypatch.setattr(type(seeded.engine), "_class_maps", lambda *_: 1 / 0)
     (found,) = maps(seeded.engine, chosen(seeded, ("gradcam",), ()), torch.rand(1, 3, 64, 64), [(0,)]).values()
     assert not found[0][0].any()
 

@@ -97,3 +97,13 @@ def test_the_box_is_where_the_view_lies(width, height, box):
     picture = Picture.of(np.zeros((height, width, 3), np.uint8))
     _, found = view(picture, Preprocessing(resize=256, crop=224, interpolation="bicubic"))
     assert found == pytest.approx(box, abs=5e-4)
+
+
+def test_views_of_another_size_than_the_crop_are_normalised_too():
+    """Mosaics are twice as wide."""
+    preprocessing = Preprocessing(resize=40, crop=32)
+    pixels = next(iter(PICTURES.values()))[:64, :64]
+    (ours,) = to_input([np.ascontiguousarray(pixels)], preprocessing, torch.device("cpu"))
+    theirs = torch.from_numpy(pixels / 255.0).permute(2, 0, 1)
+    mean, std = (torch.tensor(c).view(3, 1, 1) for c in (preprocessing.mean, preprocessing.std))
+    torch.testing.assert_close(ours.double(), (theirs - mean) / std, rtol=1e-5, atol=1e-5)

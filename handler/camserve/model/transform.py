@@ -36,11 +36,10 @@ def to_input(views: Sequence[Bytes], preprocessing: Preprocessing, device: torch
     """N views as a normalised float32 tensor on the device, N x 3 x S x S, with the channels last in memory."""
     if device.type != "cpu":
         return _normalised(torch.from_numpy(np.stack(views)).pin_memory().to(device, non_blocking=True), preprocessing)
-    side = preprocessing.crop
-    filled = np.empty((len(views), side, side, 3), np.float32)
+    filled = np.empty((len(views), *views[0].shape), np.float32)
     table = _table(preprocessing)
     for one, place in zip(views, filled, strict=True):
-        cv2.LUT(one, table, place)
+        place[:] = cv2.LUT(one, table)
     return torch.from_numpy(filled).permute(0, 3, 1, 2)
 
 
