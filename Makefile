@@ -7,7 +7,7 @@ CODE := handler tests benchmarks docs config
 COMPOSE = $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve start stop stack stack-down archive test lint format bench pictures dashboard clean
+.PHONY: help install serve start stop stack stack-down archive test chaos soak lint format bench pictures dashboard clean
 
 help: ## Print this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -54,6 +54,12 @@ stack-down: .env ## Stop the containers; what Prometheus and Grafana keep stays 
 
 test: .venv/installed ## Run all tests; STRICT=1 makes a skipped test a failure
 	CAMSERVE_STRICT=$(STRICT) $(BIN)/python -m pytest
+
+chaos: .venv/installed ## Hostile input, faults, overload and isolation in their long forms (tests/reliability)
+	$(BIN)/python -m pytest tests/reliability --long --ignore tests/reliability/test_soak.py -s
+
+soak: .venv/installed ## An hour of mixed traffic; memory, threads and latency have to stay flat
+	$(BIN)/python -m pytest tests/reliability/test_soak.py --long -s
 
 lint: .venv/installed ## Style, types and import contracts
 	$(BIN)/ruff format --check $(CODE)

@@ -13,6 +13,19 @@ import toynets
 from camserve.pipeline import Pipeline
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The long forms of tests/reliability: `make chaos` and `make soak`."""
+    parser.addoption(
+        "--long", action="store_true", help="so many cases, requests and minutes as docs/reliability.md says"
+    )
+
+
+@pytest.fixture(scope="session")
+def long(request: pytest.FixtureRequest) -> bool:
+    """Whether the long form is asked for."""
+    return bool(request.config.getoption("--long"))
+
+
 @pytest.fixture(scope="session")
 def seeded(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
     """A tiny network with seeded random weights and ten classes."""
