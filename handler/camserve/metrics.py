@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 import psutil
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from camserve.drift import CELLS, centre, usual
+from camserve.drift import CELLS, Shares, centre, usual
 from camserve.errors import RequestError
 from camserve.groups import Groups
 from camserve.records import ClassMap, Quality, Verdict, shown
@@ -144,6 +144,7 @@ class Metrics:
         outcomes = [one for served in counted for one in served.outcomes if isinstance(one, Outcome)]
         for outcome in outcomes:
             self._picture(outcome, seconds)
+        self._evidence(outcomes)
         if outcomes:
             self._at("batch_rows").observe(len(outcomes))
             share = sum(outcome.verdict.explained for outcome in outcomes) / len(outcomes)
@@ -183,7 +184,6 @@ class Metrics:
             self._at("explanations", outcome.task.method, status).inc()
         for one, quality in zip(outcome.verdict.maps, outcome.qualities, strict=True):
             self._map(outcome, one, quality)
-        self._evidence(outcome)
 
     def _prediction(self, verdict: Verdict) -> None:
         first, second = verdict.best_two
@@ -221,15 +221,16 @@ class Metrics:
         for place, chance in drops:
             self._at("verified_drop_ratio", place).observe(max(0.0, measured.probability - chance))
 
-    def _evidence(self, outcome: Outcome) -> None:
-        """Where the model looks for what it predicts."""
-        found = usual(outcome, self._default_layer)
-        if found is None:
-            return
-        group = self._groups.of(found[0])
-        self._at("evidence_maps", group).inc()
-        for place, share in zip(_PLACES, found[1].ravel().tolist(), strict=True):
-            self._at("evidence", group, *place).inc(share)
+    def _evidence(self, outcomes: Sequence[Outcome]) -> None:
+        """Where the model looks for what it predicts, summed over the batch first: there are many cells to count in."""
+        sums: dict[str, Shares] = {}
+        for class_id, cells in filter(None, (usual(outcome, self._default_layer) for outcome in outcomes)):
+            group = self._groups.of(class_id)
+            self._at("evidence_maps", group).inc()
+            sums[group] = sums.get(group, 0) + cells
+        for group, total in sums.items():
+            for place, share in zip(_PLACES, total.ravel().tolist(), strict=True):
+                self._at("evidence", group, *place).inc(share)
 
     def _machine(self) -> None:
         """Memory and GPU, at most once a second: asking for them takes longer than all that is counted."""
