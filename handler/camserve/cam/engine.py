@@ -25,6 +25,7 @@ from camserve.cam.perturb import masked, without_channels
 from camserve.cam.rectifiers import backward_rule
 from camserve.cam.targets import Target, column, score
 from camserve.cam.targets import targets as targets_of
+from camserve.cam.threads import alone
 from camserve.records import Channel, ClassMap, Floats, Task, shown
 
 _log = logging.getLogger(__name__)
@@ -111,7 +112,8 @@ class Engine:
         except Exception:
             _log.exception("camserve: the backward of a batch failed")
             gradients = {}
-        together = self._together(trace, tasks, targets, gradients)
+        with alone():
+            together = self._together(trace, tasks, targets, gradients)
         changed = self._changed(trace, tasks)
         found = [
             [together.get(target) or self._attempt(trace, task, target, gradients, changed) for target in row]
