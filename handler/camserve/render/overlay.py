@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -46,19 +47,12 @@ class Placement:
         self.columns = slice(max(0, math.floor(x0)), min(width, math.ceil(x1)))
 
     def spread(self, evidence: Floats) -> Floats:
-        """The map (h x w) on every pixel of the box, bilinear between cell centres."""
+        """The map (h x w) on every pixel of the box: bilinear between cell centres, by two small matrix products."""
         x0, y0, x1, y1 = self.box
         h, w = evidence.shape
-        columns, rows = self.columns, self.rows
-        x = (np.arange(columns.start, columns.stop) + 0.5 - x0) / (x1 - x0) * w - 0.5
-        y = (np.arange(rows.start, rows.stop) + 0.5 - y0) / (y1 - y0) * h - 0.5
-        return _bilinear(evidence, y, x)
-
-
-def _bilinear(evidence: Floats, y: np.ndarray, x: np.ndarray) -> Floats:
-    """Values at the crossings of `y` and `x` (in cells, clamped to the map): two small matrix products."""
-    down, across = _weights(y, evidence.shape[0]), _weights(x, evidence.shape[1])
-    return _product(_product(down, evidence), np.ascontiguousarray(across.T))
+        down = _weights(self.rows.start, self.rows.stop, y0, y1, h)
+        across = _weights(self.columns.start, self.columns.stop, x0, x1, w)
+        return _product(_product(down, evidence), np.ascontiguousarray(across.T))
 
 
 def _product(one: Floats, other: Floats) -> Floats:
@@ -66,10 +60,14 @@ def _product(one: Floats, other: Floats) -> Floats:
     return np.asarray(cv2.gemm(one, other, 1, np.empty(0, np.float32), 0), np.float32)
 
 
-def _weights(position: np.ndarray, cells: int) -> Floats:
-    """Interpolation weights, positions x cells."""
+@lru_cache(maxsize=16)  # pictures of one source have one size; a map of pixels needs up to 4 MB
+def _weights(start: int, stop: int, low: float, high: float, cells: int) -> Floats:
+    """How much of each cell's value each pixel gets, pixels x cells; the cells lie between `low` and `high`."""
+    position = (np.arange(start, stop) + 0.5 - low) / (high - low) * cells - 0.5
     clamped = np.clip(position, 0, cells - 1)[:, None]
-    return np.asarray(np.maximum(0, 1 - np.abs(clamped - np.arange(cells))), np.float32)
+    weights = np.asarray(np.maximum(0, 1 - np.abs(clamped - np.arange(cells))), np.float32)
+    weights.flags.writeable = False
+    return weights
 
 
 def overlay(pixels: Bytes, box: Box, evidence: Floats, signed: bool, colormap: str, opacity: float) -> Bytes:
