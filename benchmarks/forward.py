@@ -28,6 +28,7 @@ from camserve.cam.layers import find_default, find_layers
 from camserve.errors import SetupError
 from camserve.model.fold import fold
 from camserve.model.load import in_fast_order
+from camserve.model.pack import pack
 from camserve.model.precision import to_bfloat16
 from engine import NETWORKS, SIDE, built
 
@@ -36,7 +37,14 @@ THREADS = min(2, os.cpu_count() or 1)
 REPEATS = 3
 """Pairs of processes a network."""
 
-STEPS = ("folded", "folded, channels last", "folded, channels last, memory kept", "the same in bfloat16, memory kept")
+STEPS = {
+    "folded": "folded",
+    "folded, channels last": "and channels last",
+    "folded, channels last, memory kept": "and memory kept",
+    "packed, memory kept": "and packed",
+    "packed in bfloat16, memory kept": "and bfloat16",
+}
+"""What is measured, and the column it stands in."""
 
 
 def variants(network: nn.Module, inputs: Tensor) -> dict[str, Callable[[], Tensor]]:
@@ -46,18 +54,21 @@ def variants(network: nn.Module, inputs: Tensor) -> dict[str, Callable[[], Tenso
     fold(folded, inputs)
     fast = copy.deepcopy(folded)
     in_fast_order(fast)
+    rounded, packed = copy.deepcopy(fast), copy.deepcopy(fast)
+    pack(packed, last)
     found = {
         "as built": lambda: network(inputs),
         "folded": lambda: folded(inputs),
         "folded, channels last": lambda: fast(last),
+        "packed": lambda: packed(last),
     }
-    rounded = copy.deepcopy(fast)
     layer = find_default(rounded, find_layers(rounded, last[:1], None), last[:1])
     try:
         to_bfloat16(rounded, layer.module, last)
     except SetupError:  # this processor has no bfloat16
         return found
-    return {**found, "the same in bfloat16": lambda: rounded(last)}
+    pack(rounded, last)
+    return {**found, "packed in bfloat16": lambda: rounded(last)}
 
 
 def child(name: str, rounds: int, batch: int, kept: bool) -> None:
@@ -86,13 +97,7 @@ def measured(name: str, rounds: int, batch: int) -> list[str]:
         for what, ms in orjson.loads(done.stdout).items():
             found.setdefault(f"{what}, memory kept" if kept else what, []).append(ms)
     base = median(found["as built"])
-    steps = (
-        "folded",
-        "folded, channels last",
-        "folded, channels last, memory kept",
-        "the same in bfloat16, memory kept",
-    )
-    gains = [f"{base / median(found[step]):.2f}" if step in found else "" for step in steps]
+    gains = [f"{base / median(found[step]):.2f}" if step in found else "" for step in STEPS]
     return [name, f"{base:.0f} ms", *gains]
 
 
@@ -109,7 +114,7 @@ def main() -> None:
         child(options.child, options.rounds, options.batch, options.kept)
         return
     rows = [measured(name, options.rounds, options.batch) for name in tqdm(options.networks, unit="net")]
-    head = ["network", "as built", "folded", "and channels last", "and memory kept", "and bfloat16"]
+    head = ["network", "as built", *STEPS.values()]
     print(report.table(head, rows))
     report.write(
         "The forward, step by step",

@@ -32,6 +32,7 @@ from camserve.model.architectures import tokens
 from camserve.model.fold import fold
 from camserve.model.labels import Labels
 from camserve.model.load import choose_device, in_fast_order, load_labels, load_network
+from camserve.model.pack import pack
 from camserve.model.precision import to_bfloat16
 from camserve.model.transform import to_input, view
 from camserve.options import Options
@@ -120,10 +121,12 @@ class Pipeline:
         layer = settings.layer or (layout.layer if layout else None)
         folded = fold(network, probe, layer) if settings.fold else frozenset()
         in_fast_order(network)
-        engine = prove(network, probe, len(labels), layer, layout, folded)
         if settings.precision == "bfloat16":
-            to_bfloat16(network, engine.layers[engine.default].module, probe)
-            engine = prove(network, probe, len(labels), engine.default, layout, folded)
+            exact = prove(network, probe, len(labels), layer, layout, folded)
+            layer = exact.default
+            to_bfloat16(network, exact.layers[layer].module, probe)
+        pack(network, probe)
+        engine = prove(network, probe, len(labels), layer, layout, folded)
         card = Card(name, version, settings.architecture, labels.names)
         return cls(settings, preprocessing, engine, labels, card, device, threads)
 

@@ -1,0 +1,102 @@
+"""Packed convolutions give the numbers of plain ones, forwards and backwards, whatever becomes of their weights."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from camserve.model.pack import PackedConv2d, pack
+
+
+class Forms(nn.Module):
+    """Convolutions of every form that is packed, and two that are not."""
+
+    def __init__(self):
+        super().__init__()
+        self.plain = nn.Conv2d(3, 8, 3, stride=2, padding=1)
+        self.depthwise = nn.Conv2d(8, 8, 3, padding=2, dilation=2, groups=8, bias=False)
+        self.pointwise = nn.Conv2d(8, 16, 1)
+        self.reflecting = nn.Conv2d(16, 8, 3, padding=1, padding_mode="reflect")
+        self.named = nn.Conv2d(8, 8, 3, padding="same")
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, inputs):
+        found = torch.relu(self.depthwise(self.plain(inputs)))
+        found = self.named(self.reflecting(torch.relu(self.pointwise(found))))
+        return self.head(found.mean((2, 3)))
+
+
+@pytest.fixture
+def networks():
+    """The same network twice, the second one packed, and a probe."""
+    torch.manual_seed(0)
+    network, probe = Forms().eval().requires_grad_(False), torch.randn(8, 3, 32, 32)
+    packed = copy.deepcopy(network)
+    pack(packed, probe)
+    return network, packed, probe
+
+
+def test_which_are_packed(networks):
+    found = [name for name, module in networks[1].named_modules() if isinstance(module, PackedConv2d)]
+    assert found == ["plain", "depthwise", "pointwise"]
+
+
+@pytest.mark.parametrize("batch", [1, 3, 8])
+def test_the_same_logits_and_gradients(networks, batch):
+    network, packed, probe = networks
+    results = []
+    for one in (network, packed):
+        inputs = probe[:batch].clone().requires_grad_(True)
+        logits = one(inputs)
+        (gradient,) = torch.autograd.grad(logits[:, 2].sum(), inputs)
+        results.append((logits.detach(), gradient))
+    torch.testing.assert_close(*results, rtol=1e-5, atol=1e-6)
+
+
+def test_a_graph_changes_no_bit(networks):
+    _, packed, probe = networks
+    with torch.inference_mode():
+        plain = packed(probe)
+    assert torch.equal(plain, packed(probe.clone().requires_grad_(True)).detach())
+
+
+def test_other_sizes_than_the_probe(networks):
+    network, packed, _ = networks
+    inputs = torch.randn(2, 3, 50, 41)
+    with torch.inference_mode():
+        torch.testing.assert_close(packed(inputs), network(inputs), rtol=1e-5, atol=1e-6)
+
+
+def test_weights_that_are_replaced_count(networks):
+    network, packed, probe = networks
+    for one in (network, packed):
+        one.pointwise.weight = nn.Parameter(torch.ones_like(one.pointwise.weight), requires_grad=False)
+    with torch.inference_mode():
+        torch.testing.assert_close(packed(probe), network(probe), rtol=1e-5, atol=1e-6)
+
+
+def test_hooks_stay(networks):
+    network, _, probe = networks
+    seen = []
+    network.plain.register_forward_hook(lambda module, inputs, output: seen.append(module))
+    pack(network, probe)
+    with torch.inference_mode():
+        network(probe)
+    assert isinstance(seen[-1], PackedConv2d)
+
+
+def test_under_autocast(networks):
+    if not torch.cpu.get_capabilities().get("avx512_bf16"):
+        pytest.skip("this processor has no bfloat16")
+    torch.manual_seed(0)
+    network, probe = Forms().eval().requires_grad_(False), torch.randn(8, 3, 32, 32)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            module.to(torch.bfloat16)
+    packed = copy.deepcopy(network)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        pack(packed, probe)
+        torch.testing.assert_close(packed(probe), network(probe), rtol=0.02, atol=0.02)
