@@ -56,7 +56,7 @@ test: .venv/installed ## Run all tests; STRICT=1 makes a skipped test a failure
 	CAMSERVE_STRICT=$(STRICT) $(BIN)/python -m pytest
 
 chaos: .venv/installed ## Hostile input, faults, overload and isolation in their long forms (tests/reliability)
-	$(BIN)/python -m pytest tests/reliability --long --ignore tests/reliability/test_soak.py -s
+	$(BIN)/python -m pytest tests/reliability tests/live/test_overload.py --long --ignore tests/reliability/test_soak.py -s
 
 soak: .venv/installed ## An hour of mixed traffic; memory, threads and latency have to stay flat
 	$(BIN)/python -m pytest tests/reliability/test_soak.py --long -s

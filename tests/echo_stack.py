@@ -16,14 +16,14 @@ batchSize: 1
 maxBatchDelay: 1
 responseTimeout: 5
 startupTimeout: 60
-jobQueueSize: 4
+jobQueueSize: {queue}
 """
 
 
-def build_archive(folder: Path) -> None:
-    """Writes folder/echo.mar."""
+def build_archive(folder: Path, queue: int = 4) -> None:
+    """Writes folder/echo.mar; so many requests may wait for it."""
     folder.mkdir()
-    (folder / "model-config.yaml").write_text(MODEL_CONFIG)
+    (folder / "model-config.yaml").write_text(MODEL_CONFIG.format(queue=queue))
     command = [
         *(sys.executable, "-m", "model_archiver.model_packaging", "--model-name", "echo", "--version", "1.0"),
         *("--handler", str(HERE / "echo_handler.py"), "--config-file", str(folder / "model-config.yaml")),

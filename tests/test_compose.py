@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from camserve.stack import Ports, Stack, gateway
+
 ROOT = Path(__file__).resolve().parents[1]
 SERVICES = ["gateway", "grafana", "prometheus", "torchserve"]
 SCRATCH = "/run/camserve"
@@ -211,6 +213,31 @@ def test_the_gateway_is_told_all_its_template_asks_for():
     environment = service("gateway")["environment"]
     assert asked == {name for name in environment if name.startswith("CAMSERVE_")}
     assert environment["NGINX_ENVSUBST_FILTER"] == "^CAMSERVE_"
+
+
+def test_the_gateways_defaults_are_those_of_camserve_serve(tmp_path):
+    local = Stack(tmp_path, "classifier", "classifier.mar", Ports(), ROOT / "config", tmp_path, {})._gateway_values()
+    here = {name: addresses(str(value)) for name, value in service("gateway")["environment"].items()}
+    of_their_own = {"CAMSERVE_TORCHSERVE", "CAMSERVE_PAGE"}
+    assert {name: here[name] for name in local.keys() - of_their_own} == {
+        name: value for name, value in local.items() if name not in of_their_own
+    }
+
+
+def test_the_containers_nginx_has_as_much_room_as_the_local_one():
+    main = read("config/nginx.container.conf")
+    assert "./config/nginx.container.conf:/etc/nginx/nginx.conf:ro" in service("gateway")["volumes"]
+    assert f"worker_connections {gateway.CONNECTIONS};" in main
+    assert f"worker_rlimit_nofile {gateway.OPEN_FILES};" in main
+    assert service("gateway")["ulimits"] == {"nofile": gateway.OPEN_FILES}
+    assert gateway.OPEN_FILES > 2 * gateway.CONNECTIONS, "a connection may have a file too"
+
+
+def test_the_gateway_writes_only_where_memory_is_mounted():
+    mounts = {mount.partition(":")[0] for mount in service("gateway")["tmpfs"]}
+    paths = re.findall(r"(?:_temp_path|pid) (/\S+)/\S+;", read("config/nginx.container.conf"))
+    assert len(paths) == 6
+    assert set(paths) <= mounts
 
 
 def test_the_page_lies_where_the_gateway_looks_for_it():

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -21,7 +22,7 @@ import requests
 from camserve.errors import StackError
 from camserve.stack import Ports, Stack, commands, serve, start, stop
 from camserve.stack.errors import load_failure
-from camserve.stack.gateway import render
+from camserve.stack.gateway import render, write_configuration
 from echo_stack import build_archive, echo_stack
 
 
@@ -103,6 +104,18 @@ def test_a_template_with_an_unknown_value_is_refused():
 
 def test_values_are_filled_in_as_they_stand():
     assert render(r"a ${CAMSERVE_A} $uri", {"CAMSERVE_A": r"\1 $uri"}) == r"a \1 $uri $uri"
+
+
+@pytest.mark.parametrize(
+    ("allowed", "files", "connections"), [(resource.RLIM_INFINITY, 10240, 4096), (1024, 1024, 512)]
+)
+def test_the_gateway_asks_for_no_more_files_than_it_may_open(monkeypatch, tmp_path, allowed, files, connections):
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (256, allowed))
+    (tmp_path / "template").write_text("")
+    write_configuration(tmp_path, tmp_path, tmp_path / "template", {})
+    frame = (tmp_path / "nginx.conf").read_text()
+    assert f"worker_rlimit_nofile {files};" in frame
+    assert f"worker_connections {connections};" in frame
 
 
 # Why a model did not load

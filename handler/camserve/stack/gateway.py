@@ -4,6 +4,7 @@ import grp
 import os
 import pwd
 import re
+import resource
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,14 +15,21 @@ from camserve.stack.errors import require
 PAGE = Path(__file__).resolve().parents[1] / "page"
 """What a browser is shown."""
 
+CONNECTIONS = 4096
+"""With clients and TorchServe together. Idle ones are closed where there are no more."""
+
+OPEN_FILES = 10_240
+"""A connection may have a body or an answer in a file."""
+
 FRAME = """\
 {user}
 worker_processes 1;  # one forwards more than TorchServe can take
+worker_rlimit_nofile {files};
 pid nginx.pid;
 # TorchServe resets the connection after every 4xx, which nginx would log as an error each time.
 error_log logs/gateway_error.log crit;
 events {{
-    worker_connections 1024;
+    worker_connections {connections};
 }}
 http {{
     client_body_temp_path body;
@@ -52,7 +60,7 @@ def write_configuration(folder: Path, logs: Path, template: Path, values: Mappin
     # Through a link, because a path with blanks or quotes would have to be escaped in the configuration.
     (folder / "logs").symlink_to(logs)
     _copy_page(folder / "page")
-    (folder / "nginx.conf").write_text(FRAME.format(user=_user()))
+    (folder / "nginx.conf").write_text(_frame())
     (folder / "gateway.conf").write_text(render(template.read_text(), values))
 
 
@@ -62,6 +70,13 @@ def render(template: str, values: Mapping[str, str]) -> str:
     if missing:
         raise StackError(f"The gateway's template asks for {', '.join(sorted(missing))}, which nothing sets.")
     return re.sub(r"\$\{(CAMSERVE_\w+)\}", lambda found: values[found[1]], template)
+
+
+def _frame() -> str:
+    """Asks for no more open files than this user may have, and for no connection that would be without one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    return FRAME.format(user=_user(), files=files, connections=min(CONNECTIONS, files // 2))
 
 
 def _copy_page(folder: Path) -> None:

@@ -38,8 +38,9 @@ class Stack:
 
     archive_store/archive is served under the name `model`; `config` holds config.properties, log4j2.xml and
     nginx.conf.template; logs and the list of processes go to the folder `state`. `environment` (default: this
-    process's) is what the processes see; its CAMSERVE_MAX_BODY (default 20m) and CAMSERVE_ALLOWED_ORIGIN
-    (default empty: CORS off) are the gateway's.
+    process's) is what the processes see; its CAMSERVE_MAX_BODY (default 20m), CAMSERVE_ALLOWED_ORIGIN
+    (default empty: CORS off), CAMSERVE_CLIENT_TIMEOUT (30s), CAMSERVE_IDLE_TIMEOUT (75s) and CAMSERVE_CLIENT_REQUESTS
+    (512) are the gateway's.
 
     As a context manager it starts on entry and stops on exit.
     """
@@ -153,6 +154,9 @@ class Stack:
             "CAMSERVE_PAGE": "page",  # where nginx's other paths lie
             "CAMSERVE_MAX_BODY": self._environment.get("CAMSERVE_MAX_BODY", "20m"),
             "CAMSERVE_ALLOWED_ORIGIN": self._environment.get("CAMSERVE_ALLOWED_ORIGIN", ""),
+            "CAMSERVE_CLIENT_TIMEOUT": self._environment.get("CAMSERVE_CLIENT_TIMEOUT", "30s"),
+            "CAMSERVE_IDLE_TIMEOUT": self._environment.get("CAMSERVE_IDLE_TIMEOUT", "75s"),
+            "CAMSERVE_CLIENT_REQUESTS": self._environment.get("CAMSERVE_CLIENT_REQUESTS", "512"),
         }
 
     def _start(self, private: Path) -> None:
