@@ -20,6 +20,7 @@ import requests
 
 from camserve.errors import StackError
 from camserve.stack import Ports, Stack, commands, serve, start, stop
+from camserve.stack.entrance import Entrance
 from camserve.stack.errors import load_failure
 from camserve.stack.gateway import render
 from echo_stack import build_archive, echo_stack
@@ -160,7 +161,7 @@ def test_the_first_request_is_sent_again_while_its_explanation_is_shed(tmp_path,
     monkeypatch.setattr(Busy, "statuses", statuses)
     with HTTPServer(("127.0.0.1", 0), Busy) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        stack = SimpleNamespace(model="toy", ports=SimpleNamespace(gateway=server.server_port))
+        stack = SimpleNamespace(model="toy", entrance=Entrance(server.server_port))
         answer = commands.first_request(stack, tmp_path / "cat.jpg", busy)
         server.shutdown()
     assert answer["explanation"]["status"] == expected
