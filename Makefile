@@ -10,7 +10,7 @@ FILES := $(or $(COMPOSE_FILE),$(shell sed -n 's/^COMPOSE_FILE=//p' .env 2>/dev/n
 COMPOSE = $(if $(TLS),COMPOSE_FILE=$(FILES)$(TLS) )$(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve start stop stack stack-down archive test chaos soak lint format bench pictures dashboard clean
+.PHONY: help install serve start stop stack stack-down archive test chaos soak sbom audit lint format bench pictures dashboard clean
 
 help: ## Print this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -64,6 +64,19 @@ chaos: .venv/installed ## Hostile input, faults, overload and isolation in their
 soak: .venv/installed ## An hour of mixed traffic; memory, threads and latency have to stay flat
 	$(BIN)/python -m pytest tests/reliability/test_soak.py --long -s
 
+sbom: .venv/installed .audit/installed ## Write sbom.json, what is installed as CycloneDX
+	.audit/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o sbom.json $(BIN)/python
+
+audit: .venv/installed .audit/installed ## Look up the installed packages in PyPI's list of known vulnerabilities
+	$(BIN)/python -m pip freeze --exclude-editable > .audit/requirements.txt
+	.audit/bin/pip-audit --strict --no-deps --disable-pip -r .audit/requirements.txt
+
+# In an environment of their own: they look at the other one.
+.audit/installed: Makefile
+	$(PYTHON) -m venv .audit
+	.audit/bin/python -m pip install --quiet --disable-pip-version-check cyclonedx-bom==7.5.0 pip-audit==2.10.1
+	@touch $@
+
 lint: .venv/installed ## Style, types and import contracts
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/ruff check $(CODE)
@@ -92,4 +105,4 @@ pictures: .venv/installed ## Draw the documents' pictures again
 	$(BIN)/python docs/draw.py
 
 clean: stop ## Remove what was built, but not the virtual environment
-	rm -rf model_store/*.mar .camserve overlay.jpg .mypy_cache .ruff_cache .pytest_cache
+	rm -rf model_store/*.mar .camserve .audit sbom.json overlay.jpg .mypy_cache .ruff_cache .pytest_cache

@@ -246,6 +246,9 @@ def seen(received):
         (b"X_Camserve_Query: explain=true", "x_camserve_query"),
         (b"Connection: keep-alive, X-Request-Method, X-Request-Start", "connection"),
         (b"Transfer-Encoding: identity", "transfer-encoding"),
+        (b"\x1cTransfer-Encoding: chunked", "transfer-encoding"),
+        (b"Transfer-Encoding\x0b: chunked", "transfer-encoding"),
+        (b"\x1cDescribe: true", "describe"),
     ],
 )
 def test_a_clients_header_does_not_pass_for_one_of_ours(stack, header, absent):
