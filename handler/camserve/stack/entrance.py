@@ -60,7 +60,7 @@ class Entrance:
         try:
             if self.certificate:
                 connection.sock = self._secured(self.certificate, timeout)
-            connection.request(method, path, body, self._headers())
+            connection.request(method, path, body, self.headers)
             response = connection.getresponse()
             return response.status, response.read()
         finally:
@@ -76,7 +76,8 @@ class Entrance:
         except ssl.SSLCertVerificationError as error:
             raise StackError(f"Clients would refuse {certificate}: {error.verify_message}.") from error
 
-    def _headers(self) -> dict[str, str]:
+    @property
+    def headers(self) -> dict[str, str]:
         """The token, once TorchServe has written its keys."""
         if not self.tokens or not self.tokens.exists():
             return {}
