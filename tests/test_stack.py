@@ -338,3 +338,4 @@ def test_stop_ends_what_a_killed_serve_left(serve_command, tmp_path, temporary, 
     assert stop(tmp_path / "state")
     assert not [process for process in started if process.is_running()]
     assert not list(temporary.iterdir())
+    assert not (tmp_path / "state" / "keys").exists()

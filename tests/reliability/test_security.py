@@ -23,7 +23,7 @@ import torch
 from camserve.archive import Recipe, build, opened, put
 from camserve.errors import SetupError, StackError
 from camserve.settings import Preprocessing
-from camserve.stack import Ports, Stack
+from camserve.stack import Ports, Stack, commands
 from camserve.stack.entrance import Entrance
 from echo_stack import CONFIG, build_archive, echo_stack
 
@@ -414,6 +414,13 @@ def test_no_key_is_in_a_log(guarded):
     assert len(logs) > 3
     for kind in ("inference", "management", "API"):
         assert not [file for file in logs if keys(guarded)[kind]["key"].encode() in file.read_bytes()]
+
+
+def test_the_terminal_tells_where_the_keys_are_and_not_what(guarded):
+    said = commands.summary(guarded, {"predictions": []}, Path("cat.jpg"), None)
+    assert f"Authorization: Bearer $(jq -r .inference.key {guarded.entrance.tokens})" in said
+    assert f"'{guarded.url}/predictions/echo?explain=true'" in said
+    assert keys(guarded)["inference"]["key"] not in said
 
 
 def test_a_new_key_ends_the_old_one(guarded):

@@ -62,7 +62,7 @@ class Stack:
         self._archive = archive_store.resolve() / archive
         self._config = config.resolve()
         self._environment = dict(os.environ if environment is None else environment)
-        self._keys = self.state / "keys"
+        self._keys = register.keys(self.state)
         self.entrance = Entrance.from_environment(self._environment, ports.gateway, self._keys / "key_file.json")
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._private: Path | None = None
@@ -131,7 +131,6 @@ class Stack:
         self._children.clear()
         if self._private:
             shutil.rmtree(self._private, ignore_errors=True)
-            shutil.rmtree(self._keys, ignore_errors=True)
             self._private = None
             register.forget(self.state)
 
