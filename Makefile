@@ -4,10 +4,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 STRICT ?= 0
 CODE := handler tests benchmarks docs config
-COMPOSE = $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
+# A host name in .env adds the file for TLS, unless COMPOSE_FILE there names it already.
+TLS := $(shell grep -qs '^CAMSERVE_HOST=.' .env && ! grep -qs '^COMPOSE_FILE=.*tls' .env && echo :docker-compose.tls.yml)
+FILES := $(or $(COMPOSE_FILE),$(shell sed -n 's/^COMPOSE_FILE=//p' .env 2>/dev/null),docker-compose.yml)
+COMPOSE = $(if $(TLS),COMPOSE_FILE=$(FILES)$(TLS) )$(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve start stop stack stack-down archive test chaos soak lint format bench pictures dashboard clean
+.PHONY: help install serve start stop stack stack-down archive test chaos soak sbom audit lint format bench pictures dashboard clean
 
 help: ## Print this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -40,9 +43,9 @@ stop: ## Stop what `make start` began
 
 stack: .env ## The same in containers, with Prometheus and Grafana (docker-compose)
 	$(COMPOSE) up -d --build
-	@$(COMPOSE) exec -T gateway curl --fail --silent --output /dev/null \
-		--retry 60 --retry-delay 1 --retry-all-errors http://127.0.0.1:8080/ready
-	@echo "The gateway is at $$($(COMPOSE) port gateway 8080)."
+	@$(COMPOSE) exec -T gateway sh -c 'for try in $$(seq 60); do case $$(curl --silent --output /dev/null \
+		--write-out "%{http_code}" "http://127.0.0.1:$$CAMSERVE_LISTEN/ready") in 200|401) exit;; esac; sleep 1; done; exit 1'
+	@echo "The gateway is at $(or $(TLS:%=https://$$(sed -n 's/^CAMSERVE_HOST=//p' .env)),$$($(COMPOSE) port gateway 8080))."
 	@echo "Grafana is at $$($(COMPOSE) port grafana 3000): user admin, password in .env."
 
 stack-down: .env ## Stop the containers; what Prometheus and Grafana keep stays in volumes
@@ -60,6 +63,19 @@ chaos: .venv/installed ## Hostile input, faults, overload and isolation in their
 
 soak: .venv/installed ## An hour of mixed traffic; memory, threads and latency have to stay flat
 	$(BIN)/python -m pytest tests/reliability/test_soak.py --long -s
+
+sbom: .venv/installed .audit/installed ## Write sbom.json, what is installed as CycloneDX
+	.audit/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o sbom.json $(BIN)/python
+
+audit: .venv/installed .audit/installed ## Look up the installed packages in PyPI's list of known vulnerabilities
+	$(BIN)/python -m pip freeze --exclude-editable > .audit/requirements.txt
+	.audit/bin/pip-audit --strict --no-deps --disable-pip -r .audit/requirements.txt
+
+# In an environment of their own: they look at the other one.
+.audit/installed: Makefile
+	$(PYTHON) -m venv .audit
+	.audit/bin/python -m pip install --quiet --disable-pip-version-check cyclonedx-bom==7.5.0 pip-audit==2.10.1
+	@touch $@
 
 lint: .venv/installed ## Style, types and import contracts
 	$(BIN)/ruff format --check $(CODE)
@@ -89,4 +105,4 @@ pictures: .venv/installed ## Draw the documents' pictures again
 	$(BIN)/python docs/draw.py
 
 clean: stop ## Remove what was built, but not the virtual environment
-	rm -rf model_store/*.mar .camserve overlay.jpg .mypy_cache .ruff_cache .pytest_cache
+	rm -rf model_store/*.mar .camserve .audit sbom.json overlay.jpg .mypy_cache .ruff_cache .pytest_cache

@@ -62,6 +62,7 @@ def _folder(factory: pytest.TempPathFactory) -> Path:
 TOOLS = {
     "chromium": "apt-get install chromium",
     "curl": "apt-get install curl",
+    "openssl": "apt-get install openssl",
     "prometheus": "apt-get install prometheus",
     "promtool": "apt-get install prometheus",
 }

@@ -1,6 +1,9 @@
 """The docker-compose stack as it is written down: what is open, what each service may do, and that the files agree."""
 
+import json
+import os
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -11,9 +14,13 @@ from camserve.stack import Ports, Stack, gateway
 
 ROOT = Path(__file__).resolve().parents[1]
 SERVICES = ["gateway", "grafana", "prometheus", "torchserve"]
+FILES = ["docker-compose.yml", "docker-compose.gpu.yml", "docker-compose.tls.yml"]
 SCRATCH = "/run/camserve"
 
-each_service = pytest.mark.parametrize("name", SERVICES)
+WHOLE = [*SERVICES, "tls"]
+"""All services that any of the files begins."""
+
+each_service = pytest.mark.parametrize("name", WHOLE)
 
 
 def read(name):
@@ -25,7 +32,7 @@ def compose(name="docker-compose.yml"):
 
 
 def service(name):
-    return compose()["services"][name]
+    return compose("docker-compose.tls.yml" if name == "tls" else "docker-compose.yml")["services"][name]
 
 
 def dockerfile():
@@ -93,6 +100,8 @@ def test_grafana_has_no_password_of_ours_and_lets_nobody_in_without_one():
 
 # What a service may do
 
+GRANTS = {"privileged", "cap_add", "network_mode", "pid", "ipc", "devices", "user", "userns_mode", "volumes_from"}
+
 
 @each_service
 def test_it_has_no_rights_it_does_not_need(name):
@@ -100,7 +109,34 @@ def test_it_has_no_rights_it_does_not_need(name):
     assert one["cap_drop"] == ["ALL"]
     assert one["security_opt"] == ["no-new-privileges:true"]
     assert one["read_only"] is True
-    assert not {"privileged", "cap_add", "network_mode", "pid", "ipc", "devices", "user"} & set(one)
+    assert not GRANTS & set(one)
+
+
+@pytest.mark.parametrize("file", FILES[1:])
+def test_no_file_gives_back_what_another_takes(file):
+    """What an added file may say about a service that it does not begin."""
+    allowed = {"docker-compose.gpu.yml": {"mem_limit", "deploy"}, "docker-compose.tls.yml": {"environment", "networks"}}
+    changed = {name: one for name, one in compose(file)["services"].items() if name in SERVICES}
+    assert changed
+    assert all(set(one) <= allowed[file] for one in changed.values())
+
+
+def test_every_compose_file_is_looked_at():
+    assert sorted(FILES) == sorted(file.name for file in ROOT.glob("docker-compose*.yml"))
+    begun = {name for file in FILES for name, one in compose(file)["services"].items() if "image" in one}
+    assert begun == set(WHOLE)
+
+
+def test_no_service_runs_as_root():
+    """The public images of nginx, Prometheus and Grafana have users of their own; ours name one."""
+    assert service("gateway")["image"].startswith("nginxinc/nginx-unprivileged:")
+    ours = [one["build"] for file in FILES for one in compose(file)["services"].values() if "build" in one]
+    for build in ours:
+        folder = ROOT / (build if isinstance(build, str) else build["context"])
+        users = re.findall(r"^USER (\d+):(\d+)$", (folder / "Dockerfile").read_text(), re.MULTILINE)
+        assert len(users) == 1
+        assert all(int(number) > 10000 for number in users[0])
+    assert len(ours) == 2
 
 
 @each_service
@@ -112,7 +148,7 @@ def test_it_sees_nothing_of_this_machine_but_settings_that_it_cannot_change(name
             assert source.startswith(("./config/", "./handler/camserve/page"))
             assert (ROOT / source).exists(), source
         else:
-            assert source in compose()["volumes"]
+            assert source in compose("docker-compose.tls.yml" if name == "tls" else "docker-compose.yml")["volumes"]
 
 
 @each_service
@@ -150,8 +186,10 @@ def test_its_image_has_a_full_version(name):
     assert re.match(r"v?\d+\.\d+\.\d+", tag)
 
 
-def test_our_own_image_has_our_version():
-    assert service("torchserve")["image"] == f"camserve:{tomllib.loads(read('pyproject.toml'))['project']['version']}"
+def test_our_own_images_have_our_version():
+    version = tomllib.loads(read("pyproject.toml"))["project"]["version"]
+    assert service("torchserve")["image"] == f"camserve:{version}"
+    assert service("tls")["image"] == f"camserve-tls:{version}"
 
 
 def test_the_gpu_is_only_in_the_file_for_it():
@@ -171,6 +209,10 @@ def test_the_image_starts_from_one_full_version_of_python():
             base, *name = rest.split()
             assert base in stages or re.fullmatch(r"python:3\.11\.\d+-slim-bookworm", base)
             stages.update(name[1:])
+
+
+def test_the_image_for_tls_starts_from_a_full_version_of_caddy():
+    assert re.findall(r"^FROM (.*)$", read("config/caddy/Dockerfile"), re.MULTILINE) == ["caddy:2.11.4-alpine"]
 
 
 def test_the_image_does_not_run_as_root():
@@ -240,6 +282,96 @@ def test_the_gateway_writes_only_where_memory_is_mounted():
     assert set(paths) <= mounts
 
 
+# Tokens
+
+
+def test_tokens_are_one_setting_for_both_and_are_off_unless_set():
+    for name in ("gateway", "torchserve"):
+        assert service(name)["environment"]["CAMSERVE_TOKENS"] == "${CAMSERVE_TOKENS:-false}"
+    assert " CAMSERVE_TOKENS=false" in next(rest for word, rest in final_stage() if word == "ENV")
+
+
+@pytest.mark.parametrize(
+    ("setting", "disabled"), [("false", ""), ("true", "false"), ("yes", "false"), ("", "false"), ("False", "false")]
+)
+def test_only_false_lets_everyone_in(setting, disabled, tmp_path):
+    """The image's command, with a python that tells what it was given."""
+    script = json.loads(next(rest for word, rest in final_stage() if word == "CMD"))[2]
+    (tmp_path / "python").write_text('#!/bin/sh\npwd\necho "[$TS_DISABLE_TOKEN_AUTHORIZATION]"\n')
+    (tmp_path / "python").chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "TMPDIR": str(tmp_path), "CAMSERVE_MODEL": "m"}
+    environment["CAMSERVE_TOKENS"] = setting
+    said = subprocess.run(["sh", "-c", script], env=environment, capture_output=True, text=True, check=True).stdout
+    assert said.splitlines() == [str(tmp_path), f"[{disabled}]"]
+
+
+def test_keys_are_written_where_only_torchserves_user_can_read():
+    environment = next(rest for word, rest in final_stage() if word == "ENV")
+    assert f"TMPDIR={SCRATCH}/tmp" in environment
+    assert all(mount.endswith(",mode=0700") for mount in service("torchserve")["tmpfs"])
+    check = service("torchserve")["healthcheck"]["test"][-1]
+    assert f'"{SCRATCH}/tmp/key_file.json"' in check
+    compile(check, "healthcheck", "exec")
+    assert not any("keys" in str(volume) for name in WHOLE for volume in service(name).get("volumes", []))
+
+
+@pytest.mark.parametrize(
+    ("status", "healthy"), [("200", True), ("401", True), ("400", False), ("503", False), ("000", False)]
+)
+def test_the_gateway_is_healthy_where_it_has_torchserves_word(status, healthy, tmp_path):
+    check = service("gateway")["healthcheck"]["test"]
+    (tmp_path / "curl").write_text(f"#!/bin/sh\nprintf {status}\n")
+    (tmp_path / "curl").chmod(0o755)
+    done = subprocess.run(
+        [part.replace("$$", "$") for part in check[1:]], env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, check=False
+    )
+    assert (done.returncode == 0) == healthy
+
+
+# TLS
+
+
+def test_a_host_name_is_all_that_tls_needs():
+    assert variables(read("docker-compose.tls.yml")) == {"CAMSERVE_HOST", "CAMSERVE_TLS_ADDRESS"}
+    caddy = read("config/caddy/Caddyfile")
+    assert re.findall(r"\{\$(\w+)\}", caddy) == ["CAMSERVE_HOST"]
+    assert "Strict-Transport-Security max-age=31536000" in caddy
+    assert "admin off" in caddy
+
+
+def test_with_tls_nobody_gets_in_without():
+    """The port that is published for the gateway leads nowhere, and where it listens only Caddy reaches it."""
+    gateway = compose("docker-compose.tls.yml")["services"]["gateway"]
+    listens = gateway["environment"]["CAMSERVE_LISTEN"]
+    assert not service("gateway")["ports"][0].endswith(f":{listens}")
+    assert f"reverse_proxy {{$CAMSERVE_UPSTREAM:gateway:{listens}}}" in read("config/caddy/Caddyfile")
+    assert gateway["networks"] == ["front"]
+    assert compose("docker-compose.tls.yml")["networks"] == {"front": {"internal": True}}
+    assert [addresses(port) for port in service("tls")["ports"]] == ["0.0.0.0:80:8080", "0.0.0.0:443:8443"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "files"),
+    [
+        ("", None),
+        ("#CAMSERVE_HOST=example.org", None),
+        ("CAMSERVE_HOST=", None),
+        ("CAMSERVE_HOST=example.org", "docker-compose.yml:docker-compose.tls.yml"),
+        (
+            "CAMSERVE_HOST=example.org\nCOMPOSE_FILE=docker-compose.yml:docker-compose.gpu.yml",
+            "docker-compose.yml:docker-compose.gpu.yml:docker-compose.tls.yml",
+        ),
+        ("CAMSERVE_HOST=example.org\nCOMPOSE_FILE=docker-compose.yml:docker-compose.tls.yml", None),
+    ],
+)
+def test_make_adds_the_file_for_tls_where_there_is_a_host_name(settings, files, tmp_path):
+    (tmp_path / ".env").write_text(settings + "\n")
+    environment = {name: value for name, value in os.environ.items() if name not in ("COMPOSE_FILE", "MAKEFLAGS")}
+    command = ["make", "--dry-run", "--file", str(ROOT / "Makefile"), "stack-down"]
+    said = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
+    assert re.findall(r"COMPOSE_FILE=(\S+)", said) == ([files] if files else [])
+
+
 def test_the_page_lies_where_the_gateway_looks_for_it():
     gateway = service("gateway")
     assert f"./handler/camserve/page:{gateway['environment']['CAMSERVE_PAGE']}:ro" in gateway["volumes"]
@@ -255,7 +387,8 @@ def test_gateway_and_torchserve_agree_on_port_and_model():
 def test_the_example_names_every_variable_with_its_default():
     text = read("docker-compose.yml")
     example = dict(re.findall(r"^#?([A-Z_]+)=(.*)$", read(".env.example"), re.MULTILINE))
-    assert set(example) - {"COMPOSE_FILE"} == variables(text) | variables(read("docker-compose.gpu.yml"))
+    others = {name for file in FILES[1:] for name in variables(read(file))}
+    assert set(example) - {"COMPOSE_FILE"} == variables(text) | others
     defaults = dict(re.findall(r"\$\{(\w+):-([^}]*)\}", text))
     assert {name: example[name] for name in defaults} == defaults
 

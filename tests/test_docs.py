@@ -164,3 +164,13 @@ def test_pictures_are_small():
     pictures = [*(ROOT / "docs" / "pictures").iterdir()]
     assert pictures
     assert all(picture.stat().st_size < 100_000 for picture in pictures)
+
+
+def test_the_tests_that_show_security_exist():
+    file = ""
+    named = re.findall(r"`(tests/[\w/]+\.py)?(?:::(\w+))?`", read("SECURITY.md"))
+    shown = [pair for pair in named if any(pair)]
+    assert len(shown) > 20
+    for path, name in shown:
+        file = path or file
+        assert not name or f"\ndef {name}(" in read(file), (file, name)

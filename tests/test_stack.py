@@ -21,6 +21,7 @@ import requests
 
 from camserve.errors import StackError
 from camserve.stack import Ports, Stack, commands, serve, start, stop
+from camserve.stack.entrance import Entrance
 from camserve.stack.errors import load_failure
 from camserve.stack.gateway import render, write_configuration
 from echo_stack import build_archive, echo_stack
@@ -173,7 +174,7 @@ def test_the_first_request_is_sent_again_while_its_explanation_is_shed(tmp_path,
     monkeypatch.setattr(Busy, "statuses", statuses)
     with HTTPServer(("127.0.0.1", 0), Busy) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        stack = SimpleNamespace(model="toy", ports=SimpleNamespace(gateway=server.server_port))
+        stack = SimpleNamespace(model="toy", entrance=Entrance(server.server_port))
         answer = commands.first_request(stack, tmp_path / "cat.jpg", busy)
         server.shutdown()
     assert answer["explanation"]["status"] == expected
@@ -350,3 +351,4 @@ def test_stop_ends_what_a_killed_serve_left(serve_command, tmp_path, temporary, 
     assert stop(tmp_path / "state")
     assert not [process for process in started if process.is_running()]
     assert not list(temporary.iterdir())
+    assert not (tmp_path / "state" / "keys").exists()

@@ -193,7 +193,9 @@ def _add_serving(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Start TorchServe and the gateway, wait until a worker answers, explain one picture. Ports are set\n"
         "with CAMSERVE_GATEWAY_PORT, CAMSERVE_INFERENCE_PORT, CAMSERVE_MANAGEMENT_PORT,\n"
-        "CAMSERVE_METRICS_PORT, CAMSERVE_SCRAPE_PORT, CAMSERVE_GRPC_PORT and CAMSERVE_GRPC_MANAGEMENT_PORT."
+        "CAMSERVE_METRICS_PORT, CAMSERVE_SCRAPE_PORT, CAMSERVE_GRPC_PORT and CAMSERVE_GRPC_MANAGEMENT_PORT.\n"
+        "CAMSERVE_HOST, CAMSERVE_TLS_CERTIFICATE and CAMSERVE_TLS_KEY together turn TLS on,\n"
+        "CAMSERVE_TOKENS=true tokens."
     )
     parser.add_argument("--name", default="classifier", help="serves STORE/NAME.mar (default: %(default)s)")
     parser.add_argument("--store", type=Path, default=Path("model_store"), help="default: %(default)s")

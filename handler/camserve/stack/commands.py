@@ -87,17 +87,14 @@ def first_request(stack: Stack, picture: Path, busy: float = BUSY) -> dict[str, 
 
 
 def _ask(stack: Stack, picture: Path) -> dict[str, Any]:
-    connection = http.client.HTTPConnection("127.0.0.1", stack.ports.gateway, timeout=FIRST_ANSWER)
+    path = f"/predictions/{stack.model}?explain=true"
     try:
-        connection.request("POST", f"/predictions/{stack.model}?explain=true", picture.read_bytes())
-        response = connection.getresponse()
-        answer: dict[str, Any] = json.loads(response.read())
+        status, body = stack.entrance.ask("POST", path, picture.read_bytes(), FIRST_ANSWER)
+        answer: dict[str, Any] = json.loads(body)
     except (OSError, http.client.HTTPException, json.JSONDecodeError) as error:
         raise StackError(f"The first request, with {picture}, got no answer: {error}.") from error
-    finally:
-        connection.close()
-    if response.status != 200:
-        raise StackError(f"The first request, with {picture}, was answered {response.status}: {answer['message']}")
+    if status != 200:
+        raise StackError(f"The first request, with {picture}, was answered {status}: {answer['message']}")
     return answer
 
 
@@ -105,12 +102,14 @@ def summary(stack: Stack, answer: dict[str, Any], picture: Path, overlay: Path |
     """The predictions as a table, where the overlay lies (None: there is none), and what to try next."""
     rows = [f"  {each['probability']:7.1%}  {each['class_id']:5}  {each['label']}" for each in answer["predictions"]]
     url = f"{stack.url}/predictions/{stack.model}?explain=true"
+    keys = stack.entrance.tokens
+    token = f'-H "Authorization: Bearer $(jq -r .inference.key {keys})" ' if keys else ""
     return "\n".join(
         [
             f"Ready at {stack.url}. The first request, {picture}:",
             *rows,
             f"What it looked at: {overlay or 'not drawn, because requests wait; ask again'}",
-            f"Next: curl --data-binary @{picture} '{url}'",
+            f"Next: curl {token}--data-binary @{picture} '{url}'",
         ]
     )
 

@@ -3,12 +3,12 @@
 import re
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
-from camserve.errors import StackError
+from camserve.errors import StackError, quoted
 
 
 @contextmanager
@@ -22,15 +22,25 @@ def system_errors() -> Iterator[None]:
 
 
 def check_archive(archive: Path) -> None:
-    """Raises StackError unless the file is a complete zip archive that may be read."""
+    """Raises StackError unless the file is a complete zip archive that may be read and stays in its folder."""
     try:
-        zipfile.ZipFile(archive).close()
+        with zipfile.ZipFile(archive) as packed:
+            _check_members(archive, packed.namelist())
     except FileNotFoundError as error:
         raise StackError(f"There is no model archive {archive}: build it with `camserve archive`.") from error
     except zipfile.BadZipFile as error:
         raise StackError(f"{archive} is not a model archive, or only a part of one: build it again.") from error
     except OSError as error:
         raise StackError(f"{archive} cannot be read: {error.strerror}.") from error
+
+
+def _check_members(archive: Path, names: Sequence[str]) -> None:
+    """TorchServe writes no file outside either, but then waits for ever for a model that it could not unpack."""
+    for name in names:
+        if name.startswith("/") or ".." in name.replace("\\", "/").split("/"):
+            raise StackError(
+                f"{archive} is refused: {quoted(name)} in it would be written outside of the model's folder."
+            )
 
 
 def require(module: str, package: str) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from camserve.errors import StackError
+from camserve.stack.entrance import Entrance
 from camserve.stack.errors import require
 
 PAGE = Path(__file__).resolve().parents[1] / "page"
@@ -38,6 +39,7 @@ http {{
     uwsgi_temp_path uwsgi;
     scgi_temp_path scgi;
     include gateway.conf;
+    {tls}
     # TorchServe logs what it answered; what did not get that far, or came back as an error, stands only here.
     map $status $is_error {{
         "~^[45]"  1;
@@ -46,13 +48,23 @@ http {{
 }}
 """
 
+TLS = """
+    ssl_certificate certificate.pem;
+    ssl_certificate_key key.pem;
+    ssl_protocols TLSv1.2 TLSv1.3;
+    ssl_ciphers ECDHE+AESGCM:ECDHE+CHACHA20;
+    ssl_session_tickets off;  # the key that seals them would stay the same for as long as nginx runs
+"""
+
 
 def command(folder: Path) -> list[str]:
     """Runs in the foreground with the configuration in `folder`. Raises StackError when there is no nginx."""
     return [_binary(), "-p", f"{folder}/", "-c", "nginx.conf", "-g", "daemon off;"]
 
 
-def write_configuration(folder: Path, logs: Path, template: Path, values: Mapping[str, str]) -> None:
+def write_configuration(
+    folder: Path, logs: Path, template: Path, values: Mapping[str, str], entrance: Entrance
+) -> None:
     """Writes nginx.conf and what it includes into `folder`, where all of nginx's relative paths lie.
 
     Raises StackError when the template asks for a value that is not given.
@@ -60,8 +72,11 @@ def write_configuration(folder: Path, logs: Path, template: Path, values: Mappin
     # Through a link, because a path with blanks or quotes would have to be escaped in the configuration.
     (folder / "logs").symlink_to(logs)
     _copy_page(folder / "page")
-    (folder / "nginx.conf").write_text(_frame())
+    (folder / "nginx.conf").write_text(_frame(TLS if entrance.certificate else ""))
     (folder / "gateway.conf").write_text(render(template.read_text(), values))
+    if entrance.certificate and entrance.key:
+        (folder / "certificate.pem").symlink_to(entrance.certificate)
+        (folder / "key.pem").symlink_to(entrance.key)
 
 
 def render(template: str, values: Mapping[str, str]) -> str:
@@ -72,11 +87,11 @@ def render(template: str, values: Mapping[str, str]) -> str:
     return re.sub(r"\$\{(CAMSERVE_\w+)\}", lambda found: values[found[1]], template)
 
 
-def _frame() -> str:
+def _frame(tls: str) -> str:
     """Asks for no more open files than this user may have, and for no connection that would be without one."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     files = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
-    return FRAME.format(user=_user(), files=files, connections=min(CONNECTIONS, files // 2))
+    return FRAME.format(user=_user(), files=files, connections=min(CONNECTIONS, files // 2), tls=tls)
 
 
 def _copy_page(folder: Path) -> None:

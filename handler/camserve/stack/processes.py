@@ -22,6 +22,7 @@ import psutil
 
 from camserve.errors import StackError
 from camserve.stack import gateway, register, torchserve
+from camserve.stack.entrance import Entrance
 from camserve.stack.errors import check_archive, load_failure, system_errors
 from camserve.stack.ports import Ports
 
@@ -39,8 +40,8 @@ class Stack:
     archive_store/archive is served under the name `model`; `config` holds config.properties, log4j2.xml and
     nginx.conf.template; logs and the list of processes go to the folder `state`. `environment` (default: this
     process's) is what the processes see; its CAMSERVE_MAX_BODY (default 20m), CAMSERVE_ALLOWED_ORIGIN
-    (default empty: CORS off), CAMSERVE_CLIENT_TIMEOUT (30s), CAMSERVE_IDLE_TIMEOUT (75s) and CAMSERVE_CLIENT_REQUESTS
-    (512) are the gateway's.
+    (default empty: CORS off), CAMSERVE_CLIENT_TIMEOUT (30s), CAMSERVE_IDLE_TIMEOUT (75s), CAMSERVE_CLIENT_REQUESTS
+    (512) and what Entrance reads are the gateway's.
 
     As a context manager it starts on entry and stops on exit.
     """
@@ -62,6 +63,8 @@ class Stack:
         self._archive = archive_store.resolve() / archive
         self._config = config.resolve()
         self._environment = dict(os.environ if environment is None else environment)
+        self._keys = register.keys(self.state)
+        self.entrance = Entrance.from_environment(self._environment, ports.gateway, self._keys / "key_file.json")
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._private: Path | None = None
         self._log_start = 0
@@ -70,7 +73,7 @@ class Stack:
     @property
     def url(self) -> str:
         """The gateway's address, without a slash at the end."""
-        return f"http://127.0.0.1:{self.ports.gateway}"
+        return self.entrance.url
 
     def __enter__(self) -> Self:
         self.start()
@@ -141,14 +144,16 @@ class Stack:
         # nginx, started by root, works as "nobody", who has to get through here to its own folders.
         self._private.chmod(0o711)
         (self._private / "torchserve").mkdir(mode=0o700)
-        gateway.write_configuration(
-            self._private, self.logs, self._config / "nginx.conf.template", self._gateway_values()
-        )
+        shutil.rmtree(self._keys, ignore_errors=True)
+        self._keys.mkdir(mode=0o700)
+        template = self._config / "nginx.conf.template"
+        gateway.write_configuration(self._private, self.logs, template, self._gateway_values(), self.entrance)
         return self._private
 
     def _gateway_values(self) -> dict[str, str]:
         return {
-            "CAMSERVE_GATEWAY_PORT": str(self.ports.gateway),
+            "CAMSERVE_LISTEN": f"{self.ports.gateway}{' ssl' if self.entrance.certificate else ''}",
+            "CAMSERVE_TOKENS": "true" if self.entrance.tokens else "false",
             "CAMSERVE_TORCHSERVE": f"127.0.0.1:{self.ports.inference}",
             "CAMSERVE_MODEL": self.model,
             "CAMSERVE_PAGE": "page",  # where nginx's other paths lie
@@ -161,15 +166,17 @@ class Stack:
 
     def _start(self, private: Path) -> None:
         environment = torchserve.environment(self._environment, self.ports, self.logs, private / "torchserve")
-        self._spawn("TorchServe", torchserve.command(self._archive, self.model, self._config), environment)
-        self._spawn("gateway", gateway.command(private), self._environment)
+        environment["TS_DISABLE_TOKEN_AUTHORIZATION"] = "false" if self.entrance.tokens else "true"
+        command = torchserve.command(self._archive, self.model, self._config)
+        self._spawn("TorchServe", command, environment, self._keys)  # where it writes them
+        self._spawn("gateway", gateway.command(private), self._environment, private)
         register.write(self.state, private, [os.getpid(), *(child.pid for child in self._children.values())])
 
-    def _spawn(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
+    def _spawn(self, name: str, command: Sequence[str], environment: Mapping[str, str], folder: Path) -> None:
         with self._console(name).open("wb") as console:
             self._children[name] = subprocess.Popen(  # noqa: S603  # our own command
                 command,
-                cwd=self._private,
+                cwd=folder,
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=console,
@@ -185,14 +192,10 @@ class Stack:
         return self.logs / "model_log.log"
 
     def _is_ready(self) -> bool:
-        connection = http.client.HTTPConnection("127.0.0.1", self.ports.gateway, timeout=READY_ANSWER)
         try:
-            connection.request("GET", f"/ready/{self.model}")
-            return connection.getresponse().status == 200
+            return self.entrance.ask("GET", f"/ready/{self.model}", None, READY_ANSWER)[0] == 200
         except (OSError, http.client.HTTPException):
             return False
-        finally:
-            connection.close()
 
     def _check_alive(self) -> None:
         for name, child in self._children.items():

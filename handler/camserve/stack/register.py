@@ -24,8 +24,14 @@ def read(state: Path) -> list[psutil.Process]:
     return [process for pid, started in processes if (process := _find(pid, started))]
 
 
+def keys(state: Path) -> Path:
+    """The folder of TorchServe's keys."""
+    return state / "keys"
+
+
 def forget(state: Path) -> None:
-    """Removes the temporary folder and the note."""
+    """Removes the temporary folder, the keys and the note."""
+    shutil.rmtree(keys(state), ignore_errors=True)
     folder = _noted(state).get("folder")
     if folder:
         shutil.rmtree(folder, ignore_errors=True)
