@@ -21,7 +21,7 @@ from camserve.stack import Stack
 
 FAMILIES = ("workers", "TorchServe", "gateway")
 
-_WARM = 0.25
+_WARM = 0.1
 """The share of the time that is left out at the beginning: memory is still being filled."""
 
 _PACE_BYTES = bytes(32_000_000)
@@ -32,8 +32,17 @@ MORE_HANDLES = 4
 """By so much the most threads or file descriptors of a family may differ: connections come and go."""
 
 MORE_FILES = 2
-MORE_TIME = 1.5
-"""Of the latency, as a factor. A machine that becomes slower is allowed for; a leak that doubles it is above."""
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """By how much memory and latency may grow from the first third after the warm-up to the last."""
+
+    share: float
+    megabytes: Mapping[str, float]
+    """Memory of a family: this share and so much."""
+    time: float
+    """Latency, as a factor. One that doubles steadily over the whole time grows by 1.5 between those thirds."""
 
 
 @dataclass(frozen=True)
@@ -167,37 +176,41 @@ def thirds(samples: Sequence[Sample]) -> tuple[Sequence[Sample], Sequence[Sample
     """The first and the last third of what comes after the warm-up."""
     steady = samples[int(len(samples) * _WARM) :]
     third = len(steady) // 3
-    assert third, f"expected at least four samples, got {len(samples)}"
+    assert third, f"expected at least three samples after the warm-up, got {len(samples)} in all"
     return steady[:third], steady[-third:]
 
 
-def growth(samples: Sequence[Sample], share: float, megabytes: float) -> list[str]:
-    """What is not flat, each in a sentence; memory may grow by a share and so many megabytes."""
+def growth(samples: Sequence[Sample], allowed: Tolerance) -> list[str]:
+    """What is not flat, each in a sentence."""
     first, last = thirds(samples)
-    measures = [measure for name in FAMILIES for measure in _held(name, share, megabytes)]
+    measures = [measure for name in FAMILIES for measure in _held(name, allowed)]
     measures += [
         Measure("temporary files", lambda one: one.files, min, 0, MORE_FILES),
         Measure("megabytes of temporary files", lambda one: one.file_megabytes, min, 0.02, 1),
     ]
     found = [complaint for measure in measures if (complaint := measure.compare(first, last))]
-    return found + slower(first, last) + restarts(samples)
+    return found + slower(first, last, allowed.time) + restarts(samples)
 
 
-def _held(name: str, share: float, megabytes: float) -> list[Measure]:
+def _held(name: str, allowed: Tolerance) -> list[Measure]:
     return [
         Measure(
-            f"megabytes of the {name}", lambda one: one.holding[name].megabytes, statistics.median, share, megabytes
+            f"megabytes of the {name}",
+            lambda one: one.holding[name].megabytes,
+            statistics.median,
+            allowed.share,
+            allowed.megabytes[name],
         ),
         Measure(f"threads of the {name}", lambda one: one.holding[name].threads, max, 0, MORE_HANDLES),
         Measure(f"file descriptors of the {name}", lambda one: one.holding[name].descriptors, max, 0, MORE_HANDLES),
     ]
 
 
-def slower(first: Sequence[Sample], last: Sequence[Sample]) -> list[str]:
-    """Whether latency grew, both by the clock and by the machine's pace."""
+def slower(first: Sequence[Sample], last: Sequence[Sample], allowed: float) -> list[str]:
+    """Whether latency grew by the clock, and also in units of the machine's pace: not because a neighbour came."""
     clock = [statistics.median(s.median for s in third) for third in (first, last)]
     paced = [statistics.median(s.median / s.pace for s in third) for third in (first, last)]
-    if min(clock[1] / clock[0], paced[1] / paced[0]) <= MORE_TIME:
+    if min(clock[1] / clock[0], paced[1] / paced[0]) <= allowed:
         return []
     return [
         f"latency grew from {clock[0]:.0f} to {clock[1]:.0f} ms, in the machine's own pace by {paced[1] / paced[0]:.1f}"
