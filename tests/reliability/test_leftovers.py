@@ -94,7 +94,7 @@ def standing(pipeline: Pipeline) -> dict[str, Any]:
 
 
 def wishes(pipeline: Pipeline, all_of_them: bool) -> list[dict[str, Any]]:
-    """Every method at the default layer and at earlier ones, and all that changes how a map is made; or one of a kind."""
+    """Every method at the default layer and at earlier ones, and all that changes how a map is made; or some."""
     layers = list(pipeline.engine.layers)
     chosen = sorted({layers[0], layers[len(layers) // 2], pipeline.engine.default})
     found: list[dict[str, Any]] = [{"verify": "true"}, {"method": "saliency"}]
