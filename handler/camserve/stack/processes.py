@@ -1,14 +1,14 @@
 """The two processes and everything they start.
 
 Both are children in sessions of their own, so Ctrl-C reaches only this process, which then stops them in
-order: the gateway first, once its open requests are answered, because TorchServe drops what it works on.
+order: the gateway first, once its open requests are answered, because TorchServe drops what it works on. One that ends
+by itself once they ran is started again.
 """
 
 import http.client
 import os
 import shutil
 import signal
-import subprocess
 import tempfile
 import threading
 import time
@@ -22,6 +22,7 @@ import psutil
 
 from camserve.errors import StackError
 from camserve.stack import gateway, register, torchserve
+from camserve.stack.child import Child
 from camserve.stack.errors import check_archive, load_failure, system_errors
 from camserve.stack.ports import Ports
 
@@ -61,7 +62,9 @@ class Stack:
         self._archive = archive_store.resolve() / archive
         self._config = config.resolve()
         self._environment = dict(os.environ if environment is None else environment)
-        self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._children: dict[str, Child] = {}
+        self._due: dict[str, float] = {}  # when a process that ended is started again
+        self._left: list[psutil.Process] = []  # what was left to finish its work
         self._private: Path | None = None
         self._log_start = 0
         self._interrupted = threading.Event()
@@ -109,10 +112,11 @@ class Stack:
             on_progress(waited)
             self._pause()
 
-    def watch(self) -> None:
-        """Blocks. Raises StackError when a process ends, and KeyboardInterrupt after `interrupt`."""
+    def watch(self, say: Callable[[str], None] = print) -> None:
+        """Blocks; starts a process that ends again, and says so. Raises KeyboardInterrupt after `interrupt`."""
         while True:
-            self._check_alive()
+            for child in self._children.values():
+                self._keep(child, say)
             self._pause()
 
     def interrupt(self) -> None:
@@ -121,10 +125,11 @@ class Stack:
 
     def stop(self) -> None:
         """Lets open requests finish, ends all processes, and removes their temporary folder."""
-        started = register.descendants([child.pid for child in self._children.values()])
-        self._end("gateway", _quit, DRAIN_TIMEOUT)
-        self._end("TorchServe", _terminate_java, EXIT_TIMEOUT)
-        register.kill(started)
+        started = register.descendants([child.pid for child in self._children.values() if not child.ended])
+        for name, ask, timeout in (("gateway", _quit, DRAIN_TIMEOUT), ("TorchServe", _terminate_java, EXIT_TIMEOUT)):
+            if name in self._children:
+                self._children[name].end(ask, timeout)
+        register.kill([*started, *self._left])
         self._children.clear()
         if self._private:
             shutil.rmtree(self._private, ignore_errors=True)
@@ -139,7 +144,6 @@ class Stack:
         self._private = Path(tempfile.mkdtemp(prefix="camserve-", dir=_short_temp_dir()))
         # nginx, started by root, works as "nobody", who has to get through here to its own folders.
         self._private.chmod(0o711)
-        (self._private / "torchserve").mkdir(mode=0o700)
         gateway.write_configuration(
             self._private, self.logs, self._config / "nginx.conf.template", self._gateway_values()
         )
@@ -156,25 +160,64 @@ class Stack:
         }
 
     def _start(self, private: Path) -> None:
-        environment = torchserve.environment(self._environment, self.ports, self.logs, private / "torchserve")
-        self._spawn("TorchServe", torchserve.command(self._archive, self.model, self._config), environment)
-        self._spawn("gateway", gateway.command(private), self._environment)
-        register.write(self.state, private, [os.getpid(), *(child.pid for child in self._children.values())])
+        self._temporary.mkdir(mode=0o700)
+        environment = torchserve.environment(self._environment, self.ports, self.logs, self._temporary)
+        self._add("TorchServe", torchserve.command(self._archive, self.model, self._config), environment)
+        self._add("gateway", gateway.command(private), self._environment)
+        self._note()
 
-    def _spawn(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
-        with self._console(name).open("wb") as console:
-            self._children[name] = subprocess.Popen(  # noqa: S603  # our own command
-                command,
-                cwd=self._private,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=console,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+    def _add(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        assert self._private is not None
+        console = self.logs / f"{name.lower()}_console.log"
+        child = Child(name, command, environment, self._private, console)
+        child.start()
+        self._children[name] = child
 
-    def _console(self, name: str) -> Path:
-        return self.logs / f"{name.lower()}_console.log"
+    def _note(self) -> None:
+        assert self._private is not None
+        register.write(self.state, self._private, [os.getpid(), *(child.pid for child in self._children.values())])
+
+    def _keep(self, child: Child, say: Callable[[str], None]) -> None:
+        """Starts the process again when it ended: at once, and after a pause where it ends again and again."""
+        if child.name not in self._due:
+            if not child.ended:
+                return
+            self._plan(child, child.fate, say)
+        if time.monotonic() < self._due[child.name]:
+            return
+        try:
+            with system_errors():
+                self._make_room(child)
+                child.start()
+                self._note()
+            del self._due[child.name]
+        except StackError as error:
+            self._plan(child, str(error).rstrip("."), say)
+
+    def _plan(self, child: Child, reason: str, say: Callable[[str], None]) -> None:
+        pause = child.pause()
+        self._due[child.name] = time.monotonic() + pause
+        say(f"{reason}; {child.name} is started again {f'in {pause:g} s' if pause else 'now'}.")
+
+    def _make_room(self, child: Child) -> None:
+        """Ends and removes what the one before left: processes on its ports, sockets, files."""
+        orphans = child.orphans()
+        if child.name == "gateway":
+            # nginx's workers answer what is open, and let go of the port at once.
+            self._left = [process for process in [*self._left, *orphans] if process.is_running()]
+            for worker in orphans:
+                with suppress(psutil.NoSuchProcess):
+                    _quit(worker)
+        else:
+            register.kill(orphans)
+            check_archive(self._archive)
+            torchserve.clear(self._temporary)
+
+    @property
+    def _temporary(self) -> Path:
+        """TorchServe's own."""
+        assert self._private is not None
+        return self._private / "torchserve"
 
     @property
     def _model_log(self) -> Path:
@@ -191,10 +234,9 @@ class Stack:
             connection.close()
 
     def _check_alive(self) -> None:
-        for name, child in self._children.items():
-            if child.poll() is not None:
-                console = self._console(name)
-                raise StackError(f"{name} ended: {_last_line(console)} (status {child.returncode}, see {console})")
+        for child in self._children.values():
+            if child.ended:
+                raise StackError(child.fate)
 
     def _check_model(self) -> None:
         # Smaller than at the start: the log was rotated since.
@@ -208,17 +250,6 @@ class Stack:
     def _pause(self) -> None:
         if self._interrupted.wait(POLL):
             raise KeyboardInterrupt
-
-    def _end(self, name: str, ask: Callable[[psutil.Process], None], timeout: float) -> None:
-        child = self._children.get(name)
-        if child is None:
-            return
-        with suppress(psutil.NoSuchProcess, subprocess.TimeoutExpired):
-            ask(psutil.Process(child.pid))
-            child.wait(timeout)
-        with suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
 
 
 def _quit(nginx: psutil.Process) -> None:
@@ -238,8 +269,3 @@ def _short_temp_dir() -> str | None:
 
 def _size(file: Path) -> int:
     return file.stat().st_size if file.exists() else 0
-
-
-def _last_line(file: Path) -> str:
-    lines = file.read_text(errors="replace").split("\n") if file.exists() else []
-    return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")

@@ -1,6 +1,7 @@
 """What belongs to a stack, processes and a temporary folder: written down in its state folder, found, ended."""
 
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
@@ -38,6 +39,16 @@ def descendants(pids: Sequence[int]) -> list[psutil.Process]:
     for pid in pids:
         with suppress(psutil.NoSuchProcess):
             found += psutil.Process(pid).children(recursive=True)
+    return found
+
+
+def group(leader: int) -> list[psutil.Process]:
+    """All processes of the group that this one began, whether it still runs or not."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(ProcessLookupError):
+            if os.getpgid(process.pid) == leader:
+                found.append(process)
     return found
 
 
