@@ -9,6 +9,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +20,8 @@ import pytest
 import requests
 
 from camserve.errors import StackError
-from camserve.stack import Ports, Stack, commands, serve, start, stop
+from camserve.stack import Ports, Stack, commands, register, serve, start, stop
+from camserve.stack.child import Child
 from camserve.stack.errors import load_failure
 from camserve.stack.gateway import render
 from echo_stack import build_archive, echo_stack
@@ -175,7 +177,7 @@ class Ready(Stack):
     def wait_ready(self, *_):
         pass
 
-    def watch(self):
+    def watch(self, say=print):
         raise KeyboardInterrupt
 
 
@@ -257,14 +259,62 @@ def test_a_request_that_is_being_answered_is_answered_before_the_end(archives, t
 
 
 @pytest.mark.live
-def test_a_process_that_ends_is_noticed(archives, tmp_path, children):
+def test_a_process_that_ends_at_the_first_start_is_told(archives, tmp_path):
+    stack = echo_stack(archives, tmp_path / "state", CAMSERVE_MAX_BODY="much")
+    with stack, pytest.raises(StackError, match=r'^gateway ended: .*"client_max_body_size" .* \(status 1, see '):
+        stack.wait_ready(60)
+
+
+@pytest.mark.live
+def test_a_process_that_ends_later_is_started_again(archives, tmp_path, children):
+    said: list[str] = []
     with echo_stack(archives, tmp_path / "state") as stack:
         stack.wait_ready(60)
+        watching = threading.Thread(target=watch, args=(stack, said))
+        watching.start()
+        first = register.read(tmp_path / "state")
         for process in children():
-            if process.name() == "java":
+            if process.name() == "nginx":
                 process.kill()
-        with pytest.raises(StackError, match=r"^TorchServe ended: "):
-            stack.watch()
+        deadline = time.monotonic() + 60
+        while not said or requests_fail(stack):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        second = register.read(tmp_path / "state")
+        stack.interrupt()
+        watching.join()
+    assert said[0].startswith("gateway ended: it said nothing (status -9, see ")
+    assert said[0].endswith("; gateway is started again now.")
+    assert first[:2] == second[:2]
+    assert first[2] != second[2], "`camserve stop` finds the new one"
+    assert not [process for process in second[1:] if process.is_running()]
+
+
+def watch(stack: Stack, said: list[str]) -> None:
+    with suppress(KeyboardInterrupt):
+        stack.watch(said.append)
+
+
+def requests_fail(stack: Stack) -> bool:
+    try:
+        return not requests.post(f"{stack.url}/predictions/echo", data="picture", timeout=9).ok
+    except requests.RequestException:
+        return True
+
+
+def test_what_ends_again_and_again_is_started_less_and_less_often(tmp_path, monkeypatch):
+    one = Child("one", [sys.executable, "-c", "print('no'); raise SystemExit(3)"], {}, tmp_path, tmp_path / "console")
+    pauses = []
+    for _ in range(7):
+        one.start()
+        psutil.wait_procs([psutil.Process(one.pid)], 60)
+        assert one.ended
+        pauses.append(one.pause())
+    assert pauses == [0, 0.5, 1, 2, 4, 8, 8]
+    assert one.fate == f"one ended: no (status 3, see {tmp_path / 'console'})"
+    assert (tmp_path / "console").read_text() == 7 * "no\n"
+    monkeypatch.setattr("camserve.stack.child.STEADY", 0)
+    assert one.pause() == 0, "it ran for long"
 
 
 # The process that `start` begins is meant to outlive whoever began it.

@@ -29,8 +29,9 @@ from camserve.stack.ports import Ports
 POLL = 0.25  # seconds between two looks at the processes
 READY_TIMEOUT = 180.0  # seconds; from a cold disk, importing torch alone takes a minute
 READY_ANSWER = 3.0  # seconds; the gateway itself gives up after 2
-DRAIN_TIMEOUT = 10.0  # seconds for requests that are being answered
+DRAIN_TIMEOUT = 35.0  # seconds for requests that are being answered; the gateway itself gives them 30
 EXIT_TIMEOUT = 10.0  # seconds from asking a process to end to killing it
+LOOK = 5.0  # seconds between two questions whether TorchServe still tries to run its workers
 LONGEST_TEMP_DIR = 60  # characters; with a worker's socket in it, the path has to stay below 108
 
 
@@ -64,6 +65,7 @@ class Stack:
         self._environment = dict(os.environ if environment is None else environment)
         self._children: dict[str, Child] = {}
         self._due: dict[str, float] = {}  # when a process that ended is started again
+        self._next_look = 0.0
         self._left: list[psutil.Process] = []  # what was left to finish its work
         self._private: Path | None = None
         self._log_start = 0
@@ -180,9 +182,13 @@ class Stack:
     def _keep(self, child: Child, say: Callable[[str], None]) -> None:
         """Starts the process again when it ended: at once, and after a pause where it ends again and again."""
         if child.name not in self._due:
-            if not child.ended:
+            if child.name == "TorchServe" and not child.ended and self._has_given_up():
+                child.end(_terminate_java, EXIT_TIMEOUT)
+                self._plan(child, f"TorchServe gave up its workers: see {self._model_log}", say)
+            elif child.ended:
+                self._plan(child, child.fate, say)
+            else:
                 return
-            self._plan(child, child.fate, say)
         if time.monotonic() < self._due[child.name]:
             return
         try:
@@ -198,6 +204,13 @@ class Stack:
         pause = child.pause()
         self._due[child.name] = time.monotonic() + pause
         say(f"{reason}; {child.name} is started again {f'in {pause:g} s' if pause else 'now'}.")
+
+    def _has_given_up(self) -> bool:
+        """Whether no worker answers, and TorchServe says that it does not try to start them any more."""
+        if time.monotonic() < self._next_look:
+            return False
+        self._next_look = time.monotonic() + LOOK
+        return self._status(self.ports.inference, "/ping") == 500 and not self._is_ready()
 
     def _make_room(self, child: Child) -> None:
         """Ends and removes what the one before left: processes on its ports, sockets, files."""
@@ -224,12 +237,16 @@ class Stack:
         return self.logs / "model_log.log"
 
     def _is_ready(self) -> bool:
-        connection = http.client.HTTPConnection("127.0.0.1", self.ports.gateway, timeout=READY_ANSWER)
+        return self._status(self.ports.gateway, f"/ready/{self.model}") == 200
+
+    def _status(self, port: int, path: str) -> int | None:
+        """What a GET is answered, or None where it is not."""
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=READY_ANSWER)
         try:
-            connection.request("GET", f"/ready/{self.model}")
-            return connection.getresponse().status == 200
+            connection.request("GET", path)
+            return connection.getresponse().status
         except (OSError, http.client.HTTPException):
-            return False
+            return None
         finally:
             connection.close()
 
