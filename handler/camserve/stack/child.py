@@ -14,6 +14,8 @@ from camserve.stack import register
 
 FIRST_PAUSE = 0.5  # seconds before the second start in a row; the first is at once
 LONGEST_PAUSE = 8.0  # seconds; each pause is twice the one before, up to this
+POLL = 0.05  # seconds between two looks at a process that was asked to end
+IDLE = 10.0  # seconds that it may take for nothing in particular
 STEADY = 10.0  # seconds; a process that ran so long ended by chance, not because it cannot run
 
 
@@ -70,17 +72,25 @@ class Child:
         """What the process started and left behind."""
         return [process for process in register.group(self.pid) if process.pid != self.pid]
 
-    def end(self, ask: Callable[[psutil.Process], None], timeout: float) -> None:
-        """Asks it to end, and kills what is left after so many seconds."""
+    def end(
+        self, ask: Callable[[psutil.Process], None], timeout: float, busy: Callable[[], bool] = lambda: True
+    ) -> None:
+        """Asks it to end, and kills what is left after so many seconds, or sooner where it is not `busy`."""
         if self._process is None:
             return
-        with suppress(psutil.NoSuchProcess, subprocess.TimeoutExpired):
-            if not self.ended:
-                ask(psutil.Process(self.pid))
-            self._process.wait(timeout)
+        if not self.ended:
+            ask(psutil.Process(self.pid))
+            self._wait(timeout, busy)
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()
+
+    def _wait(self, timeout: float, busy: Callable[[], bool]) -> None:
+        began = time.monotonic()
+        while not self.ended and (waited := time.monotonic() - began) < timeout:
+            if waited > IDLE and not busy():
+                return
+            time.sleep(POLL)
 
 
 def _last_line(file: Path) -> str:

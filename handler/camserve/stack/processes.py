@@ -128,15 +128,25 @@ class Stack:
     def stop(self) -> None:
         """Lets open requests finish, ends all processes, and removes their temporary folder."""
         started = register.descendants([child.pid for child in self._children.values() if not child.ended])
-        for name, ask, timeout in (("gateway", _quit, DRAIN_TIMEOUT), ("TorchServe", _terminate_java, EXIT_TIMEOUT)):
-            if name in self._children:
-                self._children[name].end(ask, timeout)
+        if "gateway" in self._children:
+            self._children["gateway"].end(_quit, DRAIN_TIMEOUT, self._is_answering)
+        if "TorchServe" in self._children:
+            self._children["TorchServe"].end(_terminate_java, EXIT_TIMEOUT)
         register.kill([*started, *self._left])
         self._children.clear()
         if self._private:
             shutil.rmtree(self._private, ignore_errors=True)
             self._private = None
             register.forget(self.state)
+
+    def _is_answering(self) -> bool:
+        """Whether the gateway has open requests at TorchServe. It also waits for silent clients, browsers most of all."""
+        try:
+            workers = psutil.Process(self._children["gateway"].pid).children()
+            open_ones = [one for worker in workers for one in worker.net_connections("tcp") if one.raddr]
+        except psutil.Error:
+            return True  # ended just now, or nothing can be told
+        return any(one.raddr.port == self.ports.inference for one in open_ones)
 
     def _prepare(self) -> Path:
         """The logs folder, and the private one with the gateway's configuration in it."""
