@@ -243,19 +243,24 @@ def test_stop_leaves_no_process_and_no_folder(archives, tmp_path, temporary, chi
 
 
 @pytest.mark.live
-def test_a_request_that_is_being_answered_is_answered_before_the_end(archives, tmp_path):
+def test_the_end_waits_for_an_answer_and_not_for_a_silent_client(archives, tmp_path, monkeypatch):
+    monkeypatch.setattr("camserve.stack.child.IDLE", 0.1)
     answers = []
     with echo_stack(archives, tmp_path / "state") as stack:
         stack.wait_ready(60)
 
         def ask():
-            answers.append(requests.post(f"{stack.url}/predictions/echo", data='{"wish": 1, "sleep": 2}', timeout=9))
+            answers.append(requests.post(f"{stack.url}/predictions/echo", data='{"wish": 1, "sleep": 3}', timeout=9))
 
         asking = threading.Thread(target=ask)
         asking.start()
+        silent = socket.create_connection(("127.0.0.1", stack.ports.gateway))
         time.sleep(0.5)
+        began = time.monotonic()
     asking.join()
+    silent.close()
     assert answers[0].status_code == 200
+    assert time.monotonic() - began < 25, "nginx itself waits 30 seconds for its first word"
 
 
 @pytest.mark.live

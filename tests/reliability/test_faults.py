@@ -311,6 +311,24 @@ def noise_body() -> bytes:
     return encoded(noise(700, 700))
 
 
+# TorchServe gives up
+
+
+@live
+def test_a_torchserve_that_gave_its_workers_up_is_started_again(stores, tmp_path, long):
+    """Something cleaned the temporary folder: no worker can load the model any more."""
+    if not long:
+        return  # TorchServe tries for a minute; what follows is the same as for one that was killed
+    with served(stores(1), tmp_path / "state") as service:
+        java = service.java
+        shutil.rmtree(_temporary(service) / "models")
+        service.workers[0].kill()
+        until(lambda: _is_new(service, java))
+        service.wait_for(1)
+        assert service.ask(COLOURS[0]).top == 0
+        assert "TorchServe gave up its workers: see " in service.said
+
+
 # Nothing is lost on the way down
 
 

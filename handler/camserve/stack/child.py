@@ -79,7 +79,8 @@ class Child:
         if self._process is None:
             return
         if not self.ended:
-            ask(psutil.Process(self.pid))
+            with suppress(psutil.NoSuchProcess):
+                ask(psutil.Process(self.pid))
             self._wait(timeout, busy)
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)

@@ -140,7 +140,7 @@ class Stack:
             register.forget(self.state)
 
     def _is_answering(self) -> bool:
-        """Whether the gateway has open requests at TorchServe. It also waits for silent clients, browsers most of all."""
+        """Whether the gateway has open requests at TorchServe; it waits for silent clients too, like a browser."""
         try:
             workers = psutil.Process(self._children["gateway"].pid).children()
             open_ones = [one for worker in workers for one in worker.net_connections("tcp") if one.raddr]
