@@ -66,6 +66,7 @@ class Child:
     def pause(self) -> float:
         """Seconds to wait before it is started again: none at first, longer each time it ends soon after."""
         self._ends = 1 if time.monotonic() - self._began >= STEADY else self._ends + 1
+        self._began = time.monotonic()  # for a start that cannot even be tried
         return 0.0 if self._ends == 1 else min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (self._ends - 2))
 
     def orphans(self) -> list[psutil.Process]:

@@ -131,7 +131,8 @@ def progress_printer() -> Callable[[float], None]:
 
 
 def _say(line: str) -> None:
-    print(f"camserve: {line}", flush=True)
+    with suppress(OSError):  # a console on a full disk, or one that is gone, stops nothing
+        print(f"camserve: {line}", flush=True)
 
 
 @contextmanager

@@ -187,7 +187,8 @@ class Stack:
 
     def _note(self) -> None:
         assert self._private is not None
-        register.write(self.state, self._private, [os.getpid(), *(child.pid for child in self._children.values())])
+        running = [child.pid for child in self._children.values() if not child.ended]
+        register.write(self.state, self._private, [os.getpid(), *running])
 
     def _keep(self, child: Child, say: Callable[[str], None]) -> None:
         """Starts the process again when it ended: at once, and after a pause where it ends again and again."""
@@ -205,10 +206,12 @@ class Stack:
             with system_errors():
                 self._make_room(child)
                 child.start()
-                self._note()
-            del self._due[child.name]
         except StackError as error:
             self._plan(child, str(error).rstrip("."), say)
+            return
+        del self._due[child.name]
+        with suppress(OSError):  # `stop` asks this process first
+            self._note()
 
     def _plan(self, child: Child, reason: str, say: Callable[[str], None]) -> None:
         pause = child.pause()

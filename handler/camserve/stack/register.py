@@ -16,7 +16,9 @@ KILL_TIMEOUT = 5.0  # seconds until a killed process is gone
 def write(state: Path, folder: Path, pids: Sequence[int]) -> None:
     """Notes the serving process, then its children, each with its start time: numbers are used again."""
     processes = [[pid, psutil.Process(pid).create_time()] for pid in pids]
-    _file(state).write_text(json.dumps({"folder": str(folder), "processes": processes}))
+    new = _file(state).with_suffix(".new")
+    new.write_text(json.dumps({"folder": str(folder), "processes": processes}))
+    new.replace(_file(state))  # on a full disk the old note stays
 
 
 def read(state: Path) -> list[psutil.Process]:
