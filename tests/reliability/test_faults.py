@@ -96,7 +96,7 @@ def test_a_killed_gateway_is_started_again(pair, long):
                 victim.kill()
 
         def recovered(old=old):
-            until(lambda: pair.gateway.pid != old.pid and pair.ask(COLOURS[0]).status == 200)
+            until(lambda: _another(lambda: pair.gateway, old) and pair.ask(COLOURS[0]).status == 200)
 
         tries.append(under_load(pair, fault, recovered))
     report("kill -9 of the gateway", tries)
@@ -115,7 +115,7 @@ def test_a_killed_torchserve_is_started_again_and_nothing_of_it_is_left(pair, lo
         victim = (java, pair.launcher)[number % 2]
 
         def recovered(java=java):
-            until(lambda: _is_new(pair, java))
+            until(lambda: _another(lambda: pair.java, java))
             pair.wait_for(2)
 
         one = under_load(pair, victim.kill, recovered)
@@ -131,16 +131,17 @@ def test_a_killed_torchserve_is_started_again_and_nothing_of_it_is_left(pair, lo
     assert "TorchServe is started again now" in pair.said
 
 
-def _is_new(service: Served, java: psutil.Process) -> bool:
+def _another(now: Callable[[], psutil.Process], old: psutil.Process) -> bool:
+    """Whether there is one, in place of the old."""
     try:
-        return service.java != java
+        return now() != old
     except (psutil.NoSuchProcess, StopIteration):
-        return False  # just now there is none
+        return False
 
 
 def _replaced(service: Served, victim: psutil.Process, workers: int) -> None:
-    until(lambda: not victim.is_running() or victim.status() == psutil.STATUS_ZOMBIE)
-    until(lambda: victim not in service.workers and service.ready_workers() == workers)
+    """Until there are as many as before; TorchServe takes a moment to see that one is gone."""
+    until(lambda: victim not in service.workers and len(service.workers) == service.ready_workers() == workers)
 
 
 def _temporary(service: Served) -> Path:
@@ -323,7 +324,7 @@ def test_a_torchserve_that_gave_its_workers_up_is_started_again(stores, tmp_path
         java = service.java
         shutil.rmtree(_temporary(service) / "models")
         service.workers[0].kill()
-        until(lambda: _is_new(service, java))
+        until(lambda: _another(lambda: service.java, java))
         service.wait_for(1)
         assert service.ask(COLOURS[0]).top == 0
         assert "TorchServe gave up its workers: see " in service.said
