@@ -39,11 +39,13 @@ from served import (
 from traffic import Traffic
 
 import toynets
+from camserve import exporter
 from camserve import pipeline as pipeline_module
 from camserve.cam.engine import Engine
 from camserve.stack import Ports
 from camserve.stack.child import STEADY
 from pictures import encoded, noise
+from test_exporter import Worker, requests_total
 from toynets import good, row
 
 live = pytest.mark.live
@@ -309,6 +311,22 @@ if MAY_MOUNT:
         assert {each.fault or each.status for each in one.failed} <= {503, 504}
         assert one.seen[-1].status == 200
         assert single.ask(noise_body()).status == 200
+
+    def test_what_a_dead_worker_counted_survives_a_full_disk(disk):
+        folder, port = disk / "counts", Ports.free().scrape
+        folder.mkdir()
+        one = Worker(folder, port)
+        one.count("requests", 3, "false", "ok")
+        one.kill()
+        for gauge in folder.glob("gauge*"):
+            gauge.unlink()  # else it may be the room that is missing
+        with _full(disk):
+            exporter.forget_the_dead(folder)
+        two = Worker(folder, port)
+        try:
+            assert requests_total(port) == 3
+        finally:
+            two.kill()
 
 
 NEW_SERIES = [
