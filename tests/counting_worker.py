@@ -11,10 +11,12 @@ port, freeze_after = int(sys.argv[1]), int(sys.argv[2])
 folder = exporter.share()
 exporter.forget_the_dead(folder)
 
+from camserve import counts  # noqa: E402
 from camserve.groups import Groups  # noqa: E402
 from camserve.metrics import Metrics  # noqa: E402
 from camserve.response import Card  # noqa: E402
 
+counts.use()
 metrics = Metrics(Card("toy", "1.0", "net.py:Net", ()), Groups({}, ()), "features")
 known = dict.fromkeys(("architecture", "layer", "exact", "device", "camserve", "torch", "python"), "x")
 metrics.started(known, known, 2, 4_000_000)

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -189,13 +190,26 @@ def test_an_archives_own_reference_counts_from_the_first_map(worker, port, tmp_p
     assert scrape(port)["evidence_similarity_ratio", "1.0", "cats", "toy"] < 0.1
 
 
-def test_a_port_that_is_taken_stops_no_worker(tmp_path, port, caplog):
+def test_a_port_that_is_taken_stops_no_worker_and_is_used_once_it_is_free(tmp_path, port, capfd):
     with socket.create_server(("127.0.0.1", port)):
         one = Worker(tmp_path, port)
         one.count("requests", 1, "false", "ok")
+    try:
+        deadline = time.monotonic() + 60
+        while not _answers(port):
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        assert requests_total(port) == 1
+    finally:
         one.kill()
-        assert exporter.serve(exporter.Exposition(tmp_path, 1), "127.0.0.1", port) is None
-    assert f"no metrics, because port {port} cannot be used (Address already in use)" in caplog.text
+    said = capfd.readouterr().err
+    assert f"no metrics, because port {port} cannot be used (Address already in use)" in said
+    assert f"metrics are on port {port} again" in said
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_the_folder_is_the_one_given_or_that_of_the_parent(monkeypatch, tmp_path):

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +21,8 @@ import pytest
 import requests
 
 from camserve.errors import StackError
-from camserve.stack import Ports, Stack, commands, serve, start, stop
+from camserve.stack import Ports, Stack, commands, register, serve, start, stop
+from camserve.stack.child import Child
 from camserve.stack.entrance import Entrance
 from camserve.stack.errors import load_failure
 from camserve.stack.gateway import render, write_configuration
@@ -113,7 +115,7 @@ def test_values_are_filled_in_as_they_stand():
 def test_the_gateway_asks_for_no_more_files_than_it_may_open(monkeypatch, tmp_path, allowed, files, connections):
     monkeypatch.setattr(resource, "getrlimit", lambda which: (256, allowed))
     (tmp_path / "template").write_text("")
-    write_configuration(tmp_path, tmp_path, tmp_path / "template", {})
+    write_configuration(tmp_path, tmp_path, tmp_path / "template", {}, Entrance(8080))
     frame = (tmp_path / "nginx.conf").read_text()
     assert f"worker_rlimit_nofile {files};" in frame
     assert f"worker_connections {connections};" in frame
@@ -189,7 +191,7 @@ class Ready(Stack):
     def wait_ready(self, *_):
         pass
 
-    def watch(self):
+    def watch(self, say=print):
         raise KeyboardInterrupt
 
 
@@ -255,30 +257,86 @@ def test_stop_leaves_no_process_and_no_folder(archives, tmp_path, temporary, chi
 
 
 @pytest.mark.live
-def test_a_request_that_is_being_answered_is_answered_before_the_end(archives, tmp_path):
+def test_the_end_waits_for_an_answer_and_not_for_a_silent_client(archives, tmp_path, monkeypatch):
+    monkeypatch.setattr("camserve.stack.child.IDLE", 0.1)
     answers = []
     with echo_stack(archives, tmp_path / "state") as stack:
         stack.wait_ready(60)
 
         def ask():
-            answers.append(requests.post(f"{stack.url}/predictions/echo", data='{"wish": 1, "sleep": 2}', timeout=9))
+            answers.append(requests.post(f"{stack.url}/predictions/echo", data='{"wish": 1, "sleep": 3}', timeout=9))
 
         asking = threading.Thread(target=ask)
         asking.start()
+        silent = socket.create_connection(("127.0.0.1", stack.ports.gateway))
         time.sleep(0.5)
+        began = time.monotonic()
     asking.join()
+    silent.close()
     assert answers[0].status_code == 200
+    assert time.monotonic() - began < 25, "nginx itself waits 30 seconds for its first word"
 
 
 @pytest.mark.live
-def test_a_process_that_ends_is_noticed(archives, tmp_path, children):
+def test_a_process_that_ends_at_the_first_start_is_told(archives, tmp_path):
+    stack = echo_stack(archives, tmp_path / "state", CAMSERVE_MAX_BODY="much")
+    with stack, pytest.raises(StackError, match=r'^gateway ended: .*"client_max_body_size" .* \(status 1, see '):
+        stack.wait_ready(60)
+
+
+@pytest.mark.live
+def test_processes_that_end_later_are_started_again(archives, tmp_path, children):
+    said: list[str] = []
     with echo_stack(archives, tmp_path / "state") as stack:
         stack.wait_ready(60)
+        watching = threading.Thread(target=watch, args=(stack, said))
+        watching.start()
+        first = register.read(tmp_path / "state")
         for process in children():
-            if process.name() == "java":
+            if process.name() in ("nginx", "java"):
                 process.kill()
-        with pytest.raises(StackError, match=r"^TorchServe ended: "):
-            stack.watch()
+        deadline = time.monotonic() + 120
+        while len(said) < 2 or requests_fail(stack):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        second = register.read(tmp_path / "state")
+        stack.interrupt()
+        watching.join()
+    endings = sorted((line.split(" ended: ")[0], line.split("; ")[-1]) for line in said)
+    assert endings == [(name, f"{name} is started again now.") for name in ("TorchServe", "gateway")]
+    assert first[0] == second[0]
+    assert len(second) == 3
+    assert not set(first[1:]) & set(second[1:]), "`camserve stop` finds the new ones"
+    assert not [process for process in second[1:] if process.is_running()]
+
+
+def watch(stack: Stack, said: list[str]) -> None:
+    with suppress(KeyboardInterrupt):
+        stack.watch(said.append)
+
+
+def requests_fail(stack: Stack) -> bool:
+    try:
+        return not requests.post(f"{stack.url}/predictions/echo", data="picture", timeout=9).ok
+    except requests.RequestException:
+        return True
+
+
+def test_what_ends_again_and_again_is_started_less_and_less_often(tmp_path, monkeypatch):
+    one = Child("one", [sys.executable, "-c", "print('no'); raise SystemExit(3)"], {}, tmp_path, tmp_path / "console")
+    pauses = []
+    for _ in range(7):
+        one.start()
+        while not one.ended:
+            time.sleep(0.01)
+        pauses.append(one.pause())
+    assert pauses == [0, 0.5, 1, 2, 4, 8, 8]
+    assert one.fate == f"one ended: no (status 3, see {tmp_path / 'console'})"
+    assert (tmp_path / "console").read_text() == 7 * "no\n"
+    monkeypatch.setattr("camserve.stack.child.STEADY", 0)
+    assert one.pause() == 0, "it ran for long"
+    monkeypatch.setattr("camserve.stack.child.STEADY", 60)
+    assert one.pause() == 0.5, "and then could not be started"
 
 
 # The process that `start` begins is meant to outlive whoever began it.

@@ -14,6 +14,7 @@ import os
 import shutil
 import tempfile
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -37,6 +38,9 @@ _SMALLEST_FILE = 8
 
 _SCRAPE_TIMEOUT = 10
 """Seconds that a scraper may stay silent."""
+
+_ANOTHER_TRY = 5
+"""Seconds until a port that something else had is tried again."""
 
 _Owner = tuple[str, str, str]
 """Model, version and class group."""
@@ -70,28 +74,39 @@ def _forget(folder: Path) -> None:
         kind, _, pid = file.stem.rpartition("_")
         if pid in ("0", str(os.getpid())) or not pid.isdigit() or Path(f"/proc/{pid}").exists():
             continue
-        gone = file.rename(file.with_suffix(".gone"))  # so that nothing counts twice, whatever happens now
-        if not kind.startswith("gauge"):
-            _fold(gone, folder / f"{kind}_0.db")
-        gone.unlink()
+        try:
+            _let_go(file, None if kind.startswith("gauge") else folder / f"{kind}_0.db")
+        except OSError as error:  # its counts stay where they are, and are added up from there
+            _log.error("camserve: the counts of a worker that is gone could not be folded (%s)", error.strerror)
 
 
-def _fold(file: Path, into: Path) -> None:
-    """Add one worker's counts to those of all that went before."""
-    from prometheus_client.mmap_dict import MmapedDict
+def _let_go(file: Path, into: Path | None) -> None:
+    """Remove a dead worker's file, once its counts are in the one of all that went before."""
+    sums = _sums(file, into) if into and file.stat().st_size >= _SMALLEST_FILE else None
+    gone = file.rename(file.with_suffix(".gone"))  # so that nothing counts twice, whatever happens now
+    if into and sums:
+        sums.replace(into)
+    gone.unlink()
 
-    if file.stat().st_size < _SMALLEST_FILE:
-        return
+
+def _sums(file: Path, into: Path) -> Path:
+    """A file beside `into` with the counts of both."""
+    from camserve.counts import Counts
+
     scratch = into.with_suffix(".new")
-    if into.exists():
-        shutil.copy(into, scratch)
-    sums = MmapedDict(str(scratch))  # type: ignore[no-untyped-call]
-    counted = MmapedDict(str(file), read_mode=True)  # type: ignore[no-untyped-call]
-    for key, value, stamp in counted.read_all_values():  # type: ignore[no-untyped-call]
-        sums.write_value(key, sums.read_value(key)[0] + value, stamp)  # type: ignore[no-untyped-call]
-    counted.close()  # type: ignore[no-untyped-call]
-    sums.close()  # type: ignore[no-untyped-call]
-    scratch.replace(into)
+    scratch.unlink(missing_ok=True)  # of one that was killed on the way
+    try:
+        if into.exists():
+            shutil.copy(into, scratch)
+        sums, counted = Counts(str(scratch)), Counts(str(file), read_mode=True)
+        for key, value, stamp in counted.read_all_values():  # type: ignore[no-untyped-call]
+            sums.write_value(key, sums.read_value(key)[0] + value, stamp)  # type: ignore[no-untyped-call]
+        counted.close()  # type: ignore[no-untyped-call]
+        sums.close()  # type: ignore[no-untyped-call]
+    except OSError:
+        scratch.unlink(missing_ok=True)
+        raise
+    return scratch
 
 
 @contextmanager
@@ -181,21 +196,43 @@ def dump(reference: dict[str, Shares]) -> bytes:
     return orjson.dumps({group: shares.tolist() for group, shares in reference.items()})
 
 
-def serve(exposition: Exposition, address: str, port: int) -> threading.Thread | None:
-    """Answer scrapes in a thread, on a port that other workers may listen on too; None where that is impossible."""
+def serve(exposition: Exposition, address: str, port: int) -> None:
+    """Answer scrapes in a thread, on a port that other workers may listen on too.
+
+    Where something else has the port, it is tried again until that is gone; what is counted meanwhile is not lost.
+    """
     from prometheus_client import CollectorRegistry, make_wsgi_app
 
     registry = CollectorRegistry()
     registry.register(exposition)  # type: ignore[arg-type]
+    app = make_wsgi_app(registry)
+    server = _listening(address, port, app)
+
+    def run() -> None:
+        own = server
+        while own is None:
+            time.sleep(_ANOTHER_TRY)
+            own = _listening(address, port, app, say=False)
+        own.serve_forever()
+
+    threading.Thread(target=run, name="camserve-metrics", daemon=True).start()
+
+
+def _listening(address: str, port: int, app: Any, say: bool = True) -> WSGIServer | None:
+    """None where the port cannot be used."""
     try:
         server = _Server((address, port), _Quiet)
     except OSError as error:
-        _log.error("camserve: no metrics, because port %d cannot be used (%s)", port, error.strerror)
+        if say:
+            _log.error(
+                "camserve: no metrics, because port %d cannot be used (%s); it is tried again every %d seconds",
+                *(port, error.strerror, _ANOTHER_TRY),
+            )
         return None
-    server.set_app(make_wsgi_app(registry))
-    thread = threading.Thread(target=server.serve_forever, name="camserve-metrics", daemon=True)
-    thread.start()
-    return thread
+    server.set_app(app)
+    if not say:
+        _log.warning("camserve: metrics are on port %d again", port)
+    return server
 
 
 class _Server(ThreadingMixIn, WSGIServer):
@@ -235,8 +272,13 @@ def _reference_file(folder: Path, *owner: str) -> Path:
 
 def _keep(file: Path, reference: bytes) -> None:
     with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as scratch:
-        scratch.write(reference)
-    Path(scratch.name).replace(file)
+        try:
+            scratch.write(reference)
+            scratch.flush()
+            Path(scratch.name).replace(file)
+        except OSError:
+            Path(scratch.name).unlink()
+            raise
 
 
 def _is_reference(content: bytes) -> bool:

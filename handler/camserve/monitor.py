@@ -61,8 +61,10 @@ def _count(pipeline: Pipeline, folder: Path, workers: int, shared: Path) -> None
         exporter.keep_reference(shared, card.name, card.version, (folder / REFERENCE).read_bytes())
     else:
         exporter.forget_reference(shared, card.name, card.version)
-    from camserve.metrics import Metrics  # imports prometheus_client, which looks for the shared folder just once
+    from camserve import counts  # imports prometheus_client, which looks for the shared folder just once
+    from camserve.metrics import Metrics
 
+    counts.use()
     groups = Groups(settings.class_groups, card.labels)
     metrics = Metrics(card, groups, engine.default, partial(gpu.reading, pipeline.device))
     model = {

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from camserve import response
-from camserve.cam.engine import Engine
+from camserve.cam.engine import FAILED, Engine
 from camserve.cam.gates import BATCHES, prove
 from camserve.cam.methods import METHODS
 from camserve.cam.quality import assess
@@ -37,7 +37,7 @@ from camserve.model.precision import to_bfloat16
 from camserve.model.transform import to_input, view
 from camserve.options import Options
 from camserve.plan import plan
-from camserve.records import Answer, Drawing, Prepared, Quality, Row, Task, Verdict, shown
+from camserve.records import Answer, ClassMap, Drawing, Floats, Prepared, Quality, Row, Task, Verdict, shown
 from camserve.render.draw import draw
 from camserve.request import Ask, Call, is_native, read
 from camserve.response import Card, Outcome, Served
@@ -190,14 +190,16 @@ class Pipeline:
         """One forward for all rows, then maps for those that ask or whose rule holds."""
         if not jobs:
             return []
-        clock = Clock()
+        clock, verdicts = Clock(), None
         try:
             verdicts = self._verdicts(jobs, clock)
         except torch.OutOfMemoryError:
-            return self._judge_halves(jobs)
+            pass  # with its traceback goes what the failed forward holds; only then is there room for another
         except Exception:
             _log.exception("camserve: the forward failed")
             return [InternalError() for _ in jobs]
+        if verdicts is None:
+            return self._judge_halves(jobs)
         for job in jobs:
             for stage, ms in clock.milliseconds.items():
                 job.clock.add(stage, ms or 0.0)
@@ -248,11 +250,8 @@ class Pipeline:
                 raise fault
         assert isinstance(job, _Job)
         assert isinstance(verdict, Verdict)
-        limit = self.settings.max_overlay_bytes
-        drawings = [
-            Drawing() if one.map is None else draw(one.map, job.options, job.prepared, limit, job.clock)
-            for one in verdict.maps
-        ]
+        drawn = [self._drawn(one, job, verdict) for one in verdict.maps]
+        verdict = replace(verdict, maps=tuple(one for one, _, _ in drawn))
         for stage in ("render", "encode"):
             job.clock.add(stage, 0.0)
         return Outcome(
@@ -260,22 +259,28 @@ class Pipeline:
             job.task,
             job.prepared,
             verdict,
-            drawings,
-            self._qualities(job.task, verdict),
+            [drawing for _, drawing, _ in drawn],
+            [quality for _, _, quality in drawn],
             self.engine.is_exact(job.task.method, job.task.layer),
             job.clock.milliseconds,
         )
 
-    def _qualities(self, task: Task, verdict: Verdict) -> list[Quality | None]:
-        """How far each map deserves trust; None where there is no map."""
+    def _drawn(self, one: ClassMap, job: _Job, verdict: Verdict) -> tuple[ClassMap, Drawing, Quality | None]:
+        """A class's map with its pictures and its quality; the class failed where they cannot be made."""
+        if one.map is None:
+            return one, Drawing(), None
+        try:
+            drawing = draw(one.map, job.options, job.prepared, self.settings.max_overlay_bytes, job.clock)
+            return one, drawing, self._quality(one.map, job.task, verdict)
+        except Exception:
+            _log.exception("camserve: an explanation could not be drawn")
+            return replace(one, map=None, failure=FAILED), Drawing(), None
+
+    def _quality(self, signed: Floats, task: Task, verdict: Verdict) -> Quality:
+        """How far a map deserves trust."""
         first, second = verdict.best_two
         discriminative = METHODS[task.method].discriminative
-        return [
-            None
-            if one.map is None
-            else assess(shown(one.map, task.polarity), discriminative, first - second, self.settings.flags)
-            for one in verdict.maps
-        ]
+        return assess(shown(signed, task.polarity), discriminative, first - second, self.settings.flags)
 
     def _respond(
         self,

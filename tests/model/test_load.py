@@ -65,7 +65,9 @@ def test_what_is_no_state_dict_is_refused(tmp_path, value, sentence):
 
 
 def test_a_missing_or_empty_file(tmp_path):
-    with pytest.raises(SetupError, match=r"^Weights not found: weights\.pt\.$"):
+    with pytest.raises(
+        SetupError, match=r"^Weights not found: weights\.pt; build the archive with a file of a state dict\.$"
+    ):
         state_dict(tmp_path / "weights.pt")
     (tmp_path / "weights.pt").touch()
     with pytest.raises(SetupError, match=r"^weights\.pt is not a plain state dict"):
@@ -94,7 +96,7 @@ def test_weights_that_do_not_fit_are_named():
         fill(net, weights, "FILE.py:Net")
     assert str(refused.value) == (
         "The weights do not fit FILE.py:Net: missing ['head.bias'], left over ['extra'], "
-        "of another shape ['head.weight']."
+        "of another shape ['head.weight']; build the archive with this network's own."
     )
 
 

@@ -96,7 +96,8 @@ class Engine:
             if full or not wanted:
                 raise
             _log.exception("camserve: the hooked forward failed; predicting without it")
-            return Trace(inputs, self.forward(inputs, [None] * len(tasks)).logits, {}, broken=True)
+        # Here, because with the error's traceback goes what the failed forward holds of the GPU.
+        return Trace(inputs, self.forward(inputs, [None] * len(tasks)).logits, {}, broken=True)
 
     def maps(self, trace: Trace, tasks: Sequence[Task | None]) -> list[list[ClassMap]]:
         """The maps of each row, in the order of its classes; an empty list for None.
@@ -104,6 +105,15 @@ class Engine:
         Never raises: a class that cannot be explained carries its failure, and the others are not touched.
         """
         targets = [targets_of(row, trace.logits, task) if task else [] for row, task in enumerate(tasks)]
+        try:
+            return self._maps(trace, tasks, targets)
+        except Exception:
+            _log.exception("camserve: the explanations of a batch failed")
+            return [[_failed(target, FAILED) for target in row] for row in targets]
+
+    def _maps(
+        self, trace: Trace, tasks: Sequence[Task | None], targets: Sequence[Sequence[Target]]
+    ) -> list[list[ClassMap]]:
         open_targets = [
             row if task and self._needs_backward(task) else [] for row, task in zip(targets, tasks, strict=True)
         ]

@@ -47,7 +47,7 @@ def state_dict(path: Path) -> Mapping[str, Tensor]:
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise SetupError(f"Weights not found: {path.name}.") from error
+        raise SetupError(f"Weights not found: {path.name}; build the archive with a file of a state dict.") from error
     except OSError as error:
         raise SetupError(f"{path.name} cannot be read: {error.strerror}.") from error
     except Exception as error:  # on text and broken files the unpickler trips over KeyError, IndexError and more
@@ -76,7 +76,7 @@ def fill(network: nn.Module, weights: Mapping[str, Tensor], architecture: str) -
     if missing or extra or wrong:
         raise SetupError(
             f"The weights do not fit {architecture}: missing {missing[:3]}, left over {extra[:3]}, "
-            f"of another shape {sorted(wrong)[:3]}."
+            f"of another shape {sorted(wrong)[:3]}; build the archive with this network's own."
         )
     network.load_state_dict(given)
 

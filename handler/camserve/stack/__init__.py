@@ -1,4 +1,4 @@
-"""TorchServe and the gateway as local processes: start, wait until a model answers, watch, stop.
+"""TorchServe and the gateway as local processes: start, wait until a model answers, start again what ends, stop.
 
 Only the standard library and psutil are imported here, so that the command line's first line appears at once.
 """

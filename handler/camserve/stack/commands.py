@@ -39,7 +39,7 @@ def serve(stack: Stack, picture: Path, overlay: Path, timeout: float = READY_TIM
                 overlay.write_bytes(base64.b64decode(answer["explanation"]["classes"][0]["overlay"]["data"]))
         print(f"\n{summary(stack, answer, picture, None if shed else overlay)}", flush=True)
         with _flag(_ready_file(stack.state)):
-            stack.watch()
+            stack.watch(_say)
 
 
 def start(command: Sequence[str], state: Path, timeout: float = READY_TIMEOUT) -> None:
@@ -127,6 +127,11 @@ def progress_printer() -> Callable[[float], None]:
             print(f"Waiting for the model: {seconds:.0f} s", flush=True)
 
     return show
+
+
+def _say(line: str) -> None:
+    with suppress(OSError):  # a console on a full disk, or one that is gone, stops nothing
+        print(f"camserve: {line}", flush=True)
 
 
 @contextmanager

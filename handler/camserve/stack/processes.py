@@ -1,14 +1,14 @@
 """The two processes and everything they start.
 
 Both are children in sessions of their own, so Ctrl-C reaches only this process, which then stops them in
-order: the gateway first, once its open requests are answered, because TorchServe drops what it works on.
+order: the gateway first, once its open requests are answered, because TorchServe drops what it works on. One that ends
+by itself once they ran is started again.
 """
 
 import http.client
 import os
 import shutil
 import signal
-import subprocess
 import tempfile
 import threading
 import time
@@ -22,6 +22,7 @@ import psutil
 
 from camserve.errors import StackError
 from camserve.stack import gateway, register, torchserve
+from camserve.stack.child import Child
 from camserve.stack.entrance import Entrance
 from camserve.stack.errors import check_archive, load_failure, system_errors
 from camserve.stack.ports import Ports
@@ -29,8 +30,9 @@ from camserve.stack.ports import Ports
 POLL = 0.25  # seconds between two looks at the processes
 READY_TIMEOUT = 180.0  # seconds; from a cold disk, importing torch alone takes a minute
 READY_ANSWER = 3.0  # seconds; the gateway itself gives up after 2
-DRAIN_TIMEOUT = 10.0  # seconds for requests that are being answered
+DRAIN_TIMEOUT = 35.0  # seconds for requests that are being answered; the gateway itself gives them 30
 EXIT_TIMEOUT = 10.0  # seconds from asking a process to end to killing it
+LOOK = 5.0  # seconds between two questions whether TorchServe still tries to run its workers
 LONGEST_TEMP_DIR = 60  # characters; with a worker's socket in it, the path has to stay below 108
 
 
@@ -65,7 +67,10 @@ class Stack:
         self._environment = dict(os.environ if environment is None else environment)
         self._keys = register.keys(self.state)
         self.entrance = Entrance.from_environment(self._environment, ports.gateway, self._keys / "key_file.json")
-        self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._children: dict[str, Child] = {}
+        self._due: dict[str, float] = {}  # when a process that ended is started again
+        self._next_look = 0.0
+        self._left: list[psutil.Process] = []  # what was left to finish its work
         self._private: Path | None = None
         self._log_start = 0
         self._interrupted = threading.Event()
@@ -113,10 +118,11 @@ class Stack:
             on_progress(waited)
             self._pause()
 
-    def watch(self) -> None:
-        """Blocks. Raises StackError when a process ends, and KeyboardInterrupt after `interrupt`."""
+    def watch(self, say: Callable[[str], None] = print) -> None:
+        """Blocks; starts a process that ends again, and says so. Raises KeyboardInterrupt after `interrupt`."""
         while True:
-            self._check_alive()
+            for child in self._children.values():
+                self._keep(child, say)
             self._pause()
 
     def interrupt(self) -> None:
@@ -125,15 +131,26 @@ class Stack:
 
     def stop(self) -> None:
         """Lets open requests finish, ends all processes, and removes their temporary folder."""
-        started = register.descendants([child.pid for child in self._children.values()])
-        self._end("gateway", _quit, DRAIN_TIMEOUT)
-        self._end("TorchServe", _terminate_java, EXIT_TIMEOUT)
-        register.kill(started)
+        started = register.descendants([child.pid for child in self._children.values() if not child.ended])
+        if "gateway" in self._children:
+            self._children["gateway"].end(_quit, DRAIN_TIMEOUT, self._is_answering)
+        if "TorchServe" in self._children:
+            self._children["TorchServe"].end(_terminate_java, EXIT_TIMEOUT)
+        register.kill([*started, *self._left])
         self._children.clear()
         if self._private:
             shutil.rmtree(self._private, ignore_errors=True)
             self._private = None
             register.forget(self.state)
+
+    def _is_answering(self) -> bool:
+        """Whether the gateway has open requests at TorchServe; it waits for silent clients too, like a browser."""
+        try:
+            workers = psutil.Process(self._children["gateway"].pid).children()
+            open_ones = [one for worker in workers for one in worker.net_connections("tcp") if one.raddr]
+        except psutil.Error:
+            return True  # ended just now, or nothing can be told
+        return any(one.raddr.port == self.ports.inference for one in open_ones)
 
     def _prepare(self) -> Path:
         """The logs folder, and the private one with the gateway's configuration in it."""
@@ -143,7 +160,6 @@ class Stack:
         self._private = Path(tempfile.mkdtemp(prefix="camserve-", dir=_short_temp_dir()))
         # nginx, started by root, works as "nobody", who has to get through here to its own folders.
         self._private.chmod(0o711)
-        (self._private / "torchserve").mkdir(mode=0o700)
         shutil.rmtree(self._keys, ignore_errors=True)
         self._keys.mkdir(mode=0o700)
         template = self._config / "nginx.conf.template"
@@ -165,43 +181,99 @@ class Stack:
         }
 
     def _start(self, private: Path) -> None:
-        environment = torchserve.environment(self._environment, self.ports, self.logs, private / "torchserve")
+        self._temporary.mkdir(mode=0o700)
+        environment = torchserve.environment(self._environment, self.ports, self.logs, self._temporary)
         environment["TS_DISABLE_TOKEN_AUTHORIZATION"] = "false" if self.entrance.tokens else "true"
         command = torchserve.command(self._archive, self.model, self._config)
-        self._spawn("TorchServe", command, environment, self._keys)  # where it writes them
-        self._spawn("gateway", gateway.command(private), self._environment, private)
-        register.write(self.state, private, [os.getpid(), *(child.pid for child in self._children.values())])
+        self._add("TorchServe", command, environment, self._keys)  # where it writes them
+        self._add("gateway", gateway.command(private), self._environment, private)
+        self._note()
 
-    def _spawn(self, name: str, command: Sequence[str], environment: Mapping[str, str], folder: Path) -> None:
-        with self._console(name).open("wb") as console:
-            self._children[name] = subprocess.Popen(  # noqa: S603  # our own command
-                command,
-                cwd=folder,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=console,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+    def _add(self, name: str, command: Sequence[str], environment: Mapping[str, str], folder: Path) -> None:
+        console = self.logs / f"{name.lower()}_console.log"
+        child = Child(name, command, environment, folder, console)
+        child.start()
+        self._children[name] = child
 
-    def _console(self, name: str) -> Path:
-        return self.logs / f"{name.lower()}_console.log"
+    def _note(self) -> None:
+        assert self._private is not None
+        running = [child.pid for child in self._children.values() if not child.ended]
+        register.write(self.state, self._private, [os.getpid(), *running])
+
+    def _keep(self, child: Child, say: Callable[[str], None]) -> None:
+        """Starts the process again when it ended: at once, and after a pause where it ends again and again."""
+        if child.name not in self._due:
+            if child.name == "TorchServe" and not child.ended and self._has_given_up():
+                child.end(_terminate_java, EXIT_TIMEOUT)
+                self._plan(child, f"TorchServe gave up its workers: see {self._model_log}", say)
+            elif child.ended:
+                self._plan(child, child.fate, say)
+            else:
+                return
+        if time.monotonic() < self._due[child.name]:
+            return
+        try:
+            with system_errors():
+                self._make_room(child)
+                child.start()
+        except StackError as error:
+            self._plan(child, str(error).rstrip("."), say)
+            return
+        del self._due[child.name]
+        with suppress(OSError):  # `stop` asks this process first
+            self._note()
+
+    def _plan(self, child: Child, reason: str, say: Callable[[str], None]) -> None:
+        pause = child.pause()
+        self._due[child.name] = time.monotonic() + pause
+        say(f"{reason}; {child.name} is started again {f'in {pause:g} s' if pause else 'now'}.")
+
+    def _has_given_up(self) -> bool:
+        """Whether no worker answers, and TorchServe says that it does not try to start them any more."""
+        if time.monotonic() < self._next_look:
+            return False
+        self._next_look = time.monotonic() + LOOK
+        inside = Entrance(self.ports.inference, tokens=self.entrance.tokens)
+        return self._status(inside, "/ping") == 500 and not self._is_ready()
+
+    def _make_room(self, child: Child) -> None:
+        """Ends and removes what the one before left: processes on its ports, sockets, files."""
+        orphans = child.orphans()
+        if child.name == "gateway":
+            # nginx's workers answer what is open, and let go of the port at once.
+            self._left = [process for process in [*self._left, *orphans] if process.is_running()]
+            for worker in orphans:
+                with suppress(psutil.NoSuchProcess):
+                    _quit(worker)
+        else:
+            register.kill(orphans)
+            check_archive(self._archive)
+            torchserve.clear(self._temporary)
+
+    @property
+    def _temporary(self) -> Path:
+        """TorchServe's own."""
+        assert self._private is not None
+        return self._private / "torchserve"
 
     @property
     def _model_log(self) -> Path:
         return self.logs / "model_log.log"
 
     def _is_ready(self) -> bool:
+        return self._status(self.entrance, f"/ready/{self.model}") == 200
+
+    def _status(self, entrance: Entrance, path: str) -> int | None:
+        """What a GET is answered, or None where it is not."""
         try:
-            return self.entrance.ask("GET", f"/ready/{self.model}", None, READY_ANSWER)[0] == 200
+            return entrance.ask("GET", path, None, READY_ANSWER)[0]
         except (OSError, http.client.HTTPException):
-            return False
+            return None
 
     def _check_alive(self) -> None:
-        for name, child in self._children.items():
-            if child.poll() is not None:
-                console = self._console(name)
-                raise StackError(f"{name} ended: {_last_line(console)} (status {child.returncode}, see {console})")
+        for child in self._children.values():
+            if child.ended:
+                raise StackError(child.fate)
 
     def _check_model(self) -> None:
         # Smaller than at the start: the log was rotated since.
@@ -215,17 +287,6 @@ class Stack:
     def _pause(self) -> None:
         if self._interrupted.wait(POLL):
             raise KeyboardInterrupt
-
-    def _end(self, name: str, ask: Callable[[psutil.Process], None], timeout: float) -> None:
-        child = self._children.get(name)
-        if child is None:
-            return
-        with suppress(psutil.NoSuchProcess, subprocess.TimeoutExpired):
-            ask(psutil.Process(child.pid))
-            child.wait(timeout)
-        with suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
 
 
 def _quit(nginx: psutil.Process) -> None:
@@ -245,8 +306,3 @@ def _short_temp_dir() -> str | None:
 
 def _size(file: Path) -> int:
     return file.stat().st_size if file.exists() else 0
-
-
-def _last_line(file: Path) -> str:
-    lines = file.read_text(errors="replace").split("\n") if file.exists() else []
-    return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")

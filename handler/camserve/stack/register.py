@@ -1,6 +1,7 @@
 """What belongs to a stack, processes and a temporary folder: written down in its state folder, found, ended."""
 
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
@@ -15,7 +16,9 @@ KILL_TIMEOUT = 5.0  # seconds until a killed process is gone
 def write(state: Path, folder: Path, pids: Sequence[int]) -> None:
     """Notes the serving process, then its children, each with its start time: numbers are used again."""
     processes = [[pid, psutil.Process(pid).create_time()] for pid in pids]
-    _file(state).write_text(json.dumps({"folder": str(folder), "processes": processes}))
+    new = _file(state).with_suffix(".new")
+    new.write_text(json.dumps({"folder": str(folder), "processes": processes}))
+    new.replace(_file(state))  # on a full disk the old note stays
 
 
 def read(state: Path) -> list[psutil.Process]:
@@ -44,6 +47,16 @@ def descendants(pids: Sequence[int]) -> list[psutil.Process]:
     for pid in pids:
         with suppress(psutil.NoSuchProcess):
             found += psutil.Process(pid).children(recursive=True)
+    return found
+
+
+def group(leader: int) -> list[psutil.Process]:
+    """All processes of the group that this one began, whether it still runs or not."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(ProcessLookupError):
+            if os.getpgid(process.pid) == leader:
+                found.append(process)
     return found
 
 

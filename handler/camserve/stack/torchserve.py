@@ -1,12 +1,16 @@
 """TorchServe on this machine: its command line and environment."""
 
 import os
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from camserve.stack.errors import require
 from camserve.stack.ports import Ports
+
+COUNTS = "metrics"
+"""The folder, in the temporary one, of what the workers count together."""
 
 SOURCE_ROOT = Path(__file__).resolve().parents[2]
 
@@ -33,7 +37,7 @@ def environment(inherited: Mapping[str, str], ports: Ports, logs: Path, temporar
         "TS_GRPC_INFERENCE_PORT": str(ports.grpc),
         "TS_GRPC_MANAGEMENT_PORT": str(ports.grpc_management),
         "CAMSERVE_SCRAPE_PORT": str(ports.scrape),
-        "PROMETHEUS_MULTIPROC_DIR": str(temporary / "metrics"),  # what the workers count together
+        "PROMETHEUS_MULTIPROC_DIR": str(temporary / COUNTS),
         "LOG_LOCATION": str(logs),
         "METRICS_LOCATION": str(logs),
         "TMPDIR": str(temporary),  # the launcher's pid file
@@ -42,6 +46,20 @@ def environment(inherited: Mapping[str, str], ports: Ports, logs: Path, temporar
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), inherited.get("PATH", os.defpath)]),
         "PYTHONPATH": _without_sources(inherited.get("PYTHONPATH", "")),
     }
+
+
+def clear(temporary: Path) -> None:
+    """Removes what a killed TorchServe left: sockets, its number, the unpacked archive.
+
+    What its workers counted stays, so that counters do not begin again; the next workers add the dead ones' counts up.
+    """
+    for left in temporary.iterdir():
+        if left.name == COUNTS:
+            continue
+        if left.is_dir() and not left.is_symlink():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
 
 
 def _java_home() -> str:
