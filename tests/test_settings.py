@@ -31,6 +31,8 @@ def test_the_defaults_are_the_documented_limits():
         "max_instances": 8,
         "max_forwards": 0,
         "max_classes": 20,
+        "max_channels": 16,
+        "max_option_bytes": 2_000,
     }
 
 

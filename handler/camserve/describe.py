@@ -18,6 +18,8 @@ _LIMITS = (
     "max_forwards",
     "max_instances",
     "max_classes",
+    "max_channels",
+    "max_option_bytes",
 )
 
 

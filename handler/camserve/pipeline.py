@@ -145,7 +145,7 @@ class Pipeline:
         return [one.answer for one in served]
 
     def _read(self, row: Row) -> Call:
-        return read(row, self.settings.max_instances)
+        return read(row, self.settings.max_instances, self.settings.max_option_bytes)
 
     def _prepare(self, ask: tuple[Ask | RequestError, float | None], shed: bool) -> _Job:
         """Image bytes to the network's view and the overlay's canvas; the full picture is let go here."""
@@ -154,7 +154,8 @@ class Pipeline:
             raise one
         clock = Clock({"queue": waited})
         limits = self.settings
-        task = plan(one.options, self.engine, self.labels, limits.max_classes, limits.max_forwards)
+        most = limits.max_classes, limits.max_forwards, limits.max_channels
+        task = plan(one.options, self.engine, self.labels, *most)
         header = inspect(one.image, self.limits)
         with self.budget.hold(header.memory):
             with clock.stage("decode"):

@@ -166,6 +166,10 @@ class Settings(Section):
     """Forwards that scorecam and ablationcam may spend on one picture, one a channel; 0 switches them off."""
     max_classes: int = Field(20, ge=1, le=20)
     """Classes explained for one picture."""
+    max_channels: int = Field(16, ge=0, le=16)
+    """Channels returned for one class."""
+    max_option_bytes: int = Field(2_000, ge=100)
+    """One option's value, as text or JSON."""
 
     @classmethod
     def read(cls, section: Mapping[str, Any], environment: Mapping[str, str] | None = None) -> Self:

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import re
-import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Sequence
 
+from hostile import listening
 from service import validated
 
-from camserve.imaging.guard import be_quiet
 from camserve.pipeline import Pipeline
 from camserve.records import Answer, Row
 from pictures import encoded, quarters
@@ -67,40 +62,3 @@ def outcome(answer: Answer) -> str:
 
 def _comparable(answer: Answer) -> tuple[int, bytes]:
     return answer.status, _OWN.sub(b"", answer.body)
-
-
-class _Heard(logging.Handler):
-    def __init__(self) -> None:
-        super().__init__(logging.INFO)
-        self.lines: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(self.format(record))
-
-
-@contextmanager
-def listening() -> Iterator[None]:
-    """Nothing in the block may warn or log; a worker of TorchServe shows every line from INFO on."""
-    heard, root = _Heard(), logging.getLogger()
-    level = root.level
-    root.addHandler(heard)
-    root.setLevel(logging.INFO)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            be_quiet()
-            yield
-    finally:
-        root.removeHandler(heard)
-        root.setLevel(level)
-    assert not heard.lines, heard.lines[0][-3000:]
-
-
-def refused_constant(word: str) -> Any:
-    """For json.loads: NaN and its like are no JSON."""
-    raise AssertionError(f"{word} is no JSON")
-
-
-def strict(body: bytes) -> Any:
-    """JSON without NaN."""
-    return json.loads(body, parse_constant=refused_constant)

@@ -6,7 +6,7 @@ import re
 import struct
 import zlib
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from random import Random
 
 import numpy as np
@@ -182,8 +182,8 @@ _BODY = 20 * 1024 * 1024
 """The most that the gateway lets through, in bytes."""
 
 
-def _filled(before: bytes, part: bytes, after: bytes, size: int) -> bytes:
-    return before + part * ((size - len(before) - len(after)) // len(part)) + after
+def _filled(before: bytes, part: bytes, after: bytes) -> bytes:
+    return before + part * ((_BODY - len(before) - len(after)) // len(part)) + after
 
 
 @cache
@@ -209,7 +209,7 @@ def tiff(tags: dict[int, tuple[int, int, int]], data: bytes, width: int = 64, he
 
 def tiles(side: int) -> bytes:
     """A TIFF of 64 x 64 pixels in one compressed tile of that side."""
-    data = zlib.compress(bytes(side) * side, 9)
+    data = zlib.compress(bytes(side) * side, 1)
     tags = {259: (3, 1, 8), 322: (4, 1, side), 323: (4, 1, side), 324: (4, 1, 4096), 325: (4, 1, len(data))}
     return tiff(tags, data)
 
@@ -233,41 +233,45 @@ def _bmp_run_length() -> bytes:
     return b"BM" + struct.pack("<IHHI", 54, 0, 0, 54 + 1024) + info + bytes(1024) + b"\1\1\0\0" * 3_000
 
 
+@cache
+def _bomb() -> bytes:
+    return zlib.compress(bytes(100_000_000), 1)
+
+
 def _ifd_exif() -> bytes:
     """EXIF of as many fields as its counter can say."""
     fields = b"".join(struct.pack("<HHII", tag, 3, 1, 6) for tag in range(65_535))
     return b"II*\0" + struct.pack("<IH", 8, 65_535) + fields + bytes(4)
 
 
-def costly(size: int = _BODY) -> dict[str, tuple[bytes, int]]:
-    """Files of at most `size` bytes whose reading would take minutes or gigabytes, and the status each gets."""
+def costly() -> dict[str, tuple[Callable[[], bytes], int]]:
+    """Files of at most 20 MiB whose reading would take minutes or gigabytes, and the status each gets."""
     jpeg, png = _plain("JPEG"), _plain("PNG")
     before, behind = _gif_parts()
-    bomb = zlib.compress(bytes(100_000_000), 9)
     text = chunk(b"tEXt", b"a\0b")
     return {
-        "a JPEG of empty segments": (_filled(jpeg[:2], b"\xff\xe0\0\2", jpeg[2:], size), 413),
-        "a JPEG of comments": (_filled(jpeg[:2], b"\xff\xfe\0\3a", jpeg[2:], size), 413),
-        "a JPEG of fill bytes": (_filled(jpeg[:2], b"\xff", jpeg[2:], size), 413),
-        "a JPEG of 2,000 scans": (scans(2_000, 4_096), 413),
-        "a PNG of unknown chunks": (_filled(png[:33], chunk(b"aaAa", b""), png[33:], size), 413),
-        "a PNG of texts": (_filled(png[:33], text, png[33:], size), 413),
-        "a PNG of texts at its end": (_filled(png[:-12], text, png[-12:], size), 413),
-        "a PNG of empty data": (_filled(png[:33], chunk(b"IDAT", b""), png[33:], size), 413),
-        "a PNG with a profile that is a bomb": (png[:33] + chunk(b"iCCP", b"a\0\0" + bomb) + png[33:], 422),
-        "a PNG with a text that is a bomb": (png[:33] + chunk(b"zTXt", b"a\0\0" + bomb) + png[33:], 422),
-        "a PNG with EXIF of 65,535 fields": (png[:33] + chunk(b"eXIf", _ifd_exif()) + png[33:], 200),
-        "a GIF of comments": (_filled(before, b"!\xfe\1a\0", behind, size), 413),
-        "a GIF of padding": (_filled(before, b"\0", behind, size), 413),
-        "a BMP of runs": (_bmp_run_length(), 422),
-        "a TIFF of strips": (strips((size - 4096) // 4), 413),
-        "a TIFF with a tile of a gigabyte": (tiles(32_768), 413),
-        **{f"a {name} of 65535 x 65535": (huge(name, 65_535, 65_535), 413) for name in _UNBOUNDED},
-        **{f"a {name} of 65535 x 1": (huge(name, 65_535, 1), 413) for name in _UNBOUNDED},
-        **{f"a {name} of 1 x 65535": (huge(name, 1, 65_535), 413) for name in _UNBOUNDED},
-        "a WebP of 16383 x 16383": (huge("WEBP", 16_383, 16_383), 413),
-        **{f"a {name} of no width": (huge(name, 0, 40), 422) for name in _UNBOUNDED},
-        **{f"a {name} of no height": (huge(name, 40, 0), 422) for name in _UNBOUNDED},
+        "a JPEG of empty segments": (lambda: _filled(jpeg[:2], b"\xff\xe0\0\2", jpeg[2:]), 413),
+        "a JPEG of comments": (lambda: _filled(jpeg[:2], b"\xff\xfe\0\3a", jpeg[2:]), 413),
+        "a JPEG of fill bytes": (lambda: _filled(jpeg[:2], b"\xff", jpeg[2:]), 413),
+        "a JPEG of 2,000 scans": (lambda: scans(2_000, 4_096), 413),
+        "a PNG of unknown chunks": (lambda: _filled(png[:33], chunk(b"aaAa", b""), png[33:]), 413),
+        "a PNG of texts": (lambda: _filled(png[:33], text, png[33:]), 413),
+        "a PNG of texts at its end": (lambda: _filled(png[:-12], text, png[-12:]), 413),
+        "a PNG of empty data": (lambda: _filled(png[:33], chunk(b"IDAT", b""), png[33:]), 413),
+        "a PNG with a profile that is a bomb": (lambda: png[:33] + chunk(b"iCCP", b"a\0\0" + _bomb()) + png[33:], 422),
+        "a PNG with a text that is a bomb": (lambda: png[:33] + chunk(b"zTXt", b"a\0\0" + _bomb()) + png[33:], 422),
+        "a PNG with EXIF of 65,535 fields": (lambda: png[:33] + chunk(b"eXIf", _ifd_exif()) + png[33:], 200),
+        "a GIF of comments": (lambda: _filled(before, b"!\xfe\1a\0", behind), 413),
+        "a GIF of padding": (lambda: _filled(before, b"\0", behind), 413),
+        "a BMP of runs": (lambda: _bmp_run_length(), 422),
+        "a TIFF of strips": (lambda: strips((_BODY - 4096) // 4), 413),
+        "a TIFF with a tile of 400 MB": (lambda: tiles(20_000), 413),
+        **{f"a {name} of 65535 x 65535": (partial(huge, name, 65_535, 65_535), 413) for name in _UNBOUNDED},
+        **{f"a {name} of 65535 x 1": (partial(huge, name, 65_535, 1), 413) for name in _UNBOUNDED},
+        **{f"a {name} of 1 x 65535": (partial(huge, name, 1, 65_535), 413) for name in _UNBOUNDED},
+        "a WebP of 16383 x 16383": (lambda: huge("WEBP", 16_383, 16_383), 413),
+        **{f"a {name} of no width": (partial(huge, name, 0, 40), 422) for name in _UNBOUNDED},
+        **{f"a {name} of no height": (partial(huge, name, 40, 0), 422) for name in _UNBOUNDED},
     }
 
 

@@ -13,7 +13,7 @@ import struct
 import warnings
 from contextlib import suppress
 
-from PIL import Image
+from PIL import Image, _imaging
 
 from camserve.errors import TooLarge, Undecodable
 
@@ -57,11 +57,11 @@ class Source(io.BytesIO):
 
 
 def be_quiet() -> None:
-    """Keep what Pillow and libtiff say about a broken file out of this process's log: the client is told, that is all."""
+    """Keep what Pillow and libtiff say about a broken file out of this process's log; the client is told."""
     warnings.filterwarnings("ignore", module="PIL")
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
     with suppress(AttributeError, OSError):  # a Pillow without libtiff
-        ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler(None)
+        ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(None)
 
 
 def check_parts(image: bytes, format: str) -> None:
