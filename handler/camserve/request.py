@@ -11,12 +11,13 @@ import base64
 import binascii
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 from urllib.parse import parse_qsl
 
 import orjson
 
+from camserve import form
 from camserve.errors import InvalidOption, InvalidRequest, MissingImage, RequestError, quoted
 from camserve.imaging.encode import ENCODINGS
 from camserve.options import Options, parse
@@ -26,6 +27,8 @@ _MAX_PARTS = 10_000
 """Commas and brackets of a JSON body. Base64 has none, and each can become an object of 64 bytes in memory."""
 _PREFIX = "x-camserve-"
 _QUERY = "x-camserve-query"
+_FORM = "x-camserve-form"
+"""The gateway's word that the body is a multipart form: its content type."""
 _IMAGE_FIELDS = ("data", "body")
 _IGNORED = "model_name"
 _ACCEPT = {encoding.mime: name for name, encoding in ENCODINGS.items()}
@@ -60,6 +63,7 @@ def read(row: Row, max_instances: int, max_option_bytes: int = 2_000) -> Call:
     Raises:
         InvalidOption, InvalidRequest, MissingImage: the whole row is at fault.
     """
+    row = _with_form(row)
     query, fields, headers = _query(row), _fields(row, max_option_bytes), _headers(row)
     body = _body(row)
     if body is None and not fields.get("data"):
@@ -87,6 +91,14 @@ def read(row: Row, max_instances: int, max_option_bytes: int = 2_000) -> Call:
 
 
 # --- where values come from ---------------------------------------------------------------------------------
+
+
+def _with_form(row: Row) -> Row:
+    """The row with the fields of a form that the gateway handed over as a body."""
+    content_type, body = row.headers.get(_FORM), row.fields.get("body")
+    if not content_type or not body:
+        return row
+    return replace(row, fields=form.fields(body, content_type))
 
 
 def _query(row: Row) -> dict[str, Any]:
@@ -121,7 +133,7 @@ def _headers(row: Row) -> dict[str, Any]:
     return {
         name.removeprefix(_PREFIX).replace("-", "_"): value
         for name, value in row.headers.items()
-        if name.startswith(_PREFIX) and name != _QUERY
+        if name.startswith(_PREFIX) and name not in (_QUERY, _FORM)
     }
 
 
@@ -165,9 +177,7 @@ def _body(row: Row) -> bytes | dict[str, Any] | None:
     if text[:1] not in (b"{", b"["):
         return body
     if sum(map(text.count, (b",", b"[", b"{"))) > _MAX_PARTS:
-        raise InvalidRequest(
-            f"The JSON has more than {_MAX_PARTS} commas and brackets; send fewer instances or options."
-        )
+        raise InvalidRequest(f"Expected JSON of at most {_MAX_PARTS} commas and brackets; send fewer options.")
     try:
         value = orjson.loads(text)
     except orjson.JSONDecodeError as error:
