@@ -12,6 +12,7 @@ from camserve.settings import Settings
 
 _LIMITS = (
     "max_pixels",
+    "max_request_pixels",
     "max_picture_side",
     "max_aspect_ratio",
     "max_answer_bytes",

@@ -23,7 +23,15 @@ import atheris
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent / "live"), str(HERE.parents[1] / "handler")]
-_WATCHED = ["camserve.errors", "camserve.imaging", "camserve.options", "camserve.request", "camserve.plan", "PIL"]
+_WATCHED = [
+    "camserve.errors",
+    "camserve.form",
+    "camserve.imaging",
+    "camserve.options",
+    "camserve.request",
+    "camserve.plan",
+    "PIL",
+]
 _EVERY = 200
 """Cases between two reports."""
 _HANG = 120

@@ -173,12 +173,30 @@ _HEADERS = {
 
 
 @st.composite
+def forms(draw: st.DrawFn) -> bytes:
+    """A multipart form between lines of --b, now and then broken."""
+    parts = [(name, _bytes(text)) for name, text in _texts(draw(options(3))).items()]
+    parts += draw(st.sampled_from(([("data", picture())], [("data", picture())], [], [("data", b"")] * 2)))
+    text = b"".join(
+        b'--b\r\nContent-Disposition: form-data; name="' + _bytes(name) + b'"\r\n\r\n' + value + b"\r\n"
+        for name, value in parts
+    )
+    text += draw(st.sampled_from((b"--b--\r\n", b"--b--\r\n", b"--b--\r\n", b"", b"--b\r\n\r\n--b--")))
+    return text[: draw(st.just(len(text)) | st.just(len(text)) | st.integers(0, len(text)))]
+
+
+@st.composite
 def rows(draw: st.DrawFn) -> Row:
     """A row of any form with options in any place."""
     fields: dict[str, bytes] = {}
+    given = draw(headers())
+    if draw(st.integers(0, 3)) == 0:
+        fields["body"] = draw(forms())
+        given["x-camserve-form"] = draw(st.sampled_from(("multipart/form-data; boundary=b",) * 4 + ("b", "")))
+        return Row("fuzzed", fields, given)
     if draw(st.booleans()):
         fields["body"] = draw(bodies())
     if draw(st.booleans()):
         fields |= {name: _bytes(text) for name, text in _texts(draw(options())).items()}
         fields["data"] = draw(st.just(picture()) | st.just(picture()) | st.binary(max_size=30))
-    return Row("fuzzed", fields, draw(headers()))
+    return Row("fuzzed", fields, given)

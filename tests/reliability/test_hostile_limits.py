@@ -23,6 +23,7 @@ PICTURE = encoded(quarters())
 B64 = base64.b64encode(PICTURE).decode()
 LIMITS: dict[str, Any] = {
     "max_pixels": 6_000,
+    "max_request_pixels": 7_023,
     "max_picture_side": 100,
     "max_aspect_ratio": 4,
     "max_classes": 3,
@@ -110,6 +111,16 @@ def test_a_limit_at_its_value_and_one_past_it(limited, name):
     good, refused = limited.answer([fits, passes])
     assert outcome(good) == "200", good.body
     assert (refused.status, json.loads(refused.body)["message"]) == (status, message)
+
+
+def test_the_pixels_of_all_instances_at_the_limit_and_one_past_it(limited):
+    for second, codes in (((33, 31), [0, 0]), ((32, 32), [0, 413])):
+        sizes = ((100, 60), second)
+        pictures = [base64.b64encode(encoded(Image.new("L", size), "PNG")).decode() for size in sizes]
+        answer = limited.answer([body({"instances": [{"b64": one} for one in pictures]})])[0]
+        outcome(answer)
+        found = json.loads(answer.body)["predictions"]
+        assert sorted(one.get("error", {}).get("code", 0) for one in found) == codes
 
 
 def test_an_instance_has_the_same_limit_of_an_option(limited):

@@ -44,10 +44,15 @@ class Header:
     source: Image.Image
 
     @property
+    def pixels(self) -> int:
+        """Pixels of the picture."""
+        return self.source.width * self.source.height
+
+    @property
     def memory(self) -> int:
         """Bytes that decoding may need; a TIFF's tile can be larger than its picture."""
         width, height = tile(self.source)
-        return max(self.source.width * self.source.height, width * height) * _BYTES_PER_PIXEL
+        return max(self.pixels, width * height) * _BYTES_PER_PIXEL
 
 
 def inspect(image: bytes, limits: SizeLimits) -> Header:
