@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import orjson
 
 from camserve import machine
 from camserve.errors import SetupError
+from camserve.imaging.guard import be_quiet
 from camserve.monitor import prepare, watch
 from camserve.pipeline import Pipeline
 from camserve.records import Answer, Row
@@ -30,7 +30,7 @@ class CamserveHandler:
         Raises:
             SetupError: the model must not be served; its sentence is logged as `camserve: ...`.
         """
-        warnings.filterwarnings("ignore", module="PIL")  # broken metadata in a client's picture is no news
+        be_quiet()
         try:
             shared = prepare()  # first: a model's own module may import prometheus_client
             self.pipeline = _load(context)

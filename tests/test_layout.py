@@ -75,6 +75,7 @@ def test_the_entry_knows_the_pipeline_and_leaves_and_no_torchserve():
     assert names <= {
         "camserve",
         "camserve.errors",
+        "camserve.imaging.guard",
         "camserve.monitor",
         "camserve.pipeline",
         "camserve.records",

@@ -184,3 +184,11 @@ def test_an_unknown_name_is_refused_with_the_known_ones(name, shown):
 def test_options_cannot_be_changed():
     with pytest.raises(ValueError, match="frozen"):
         parse({}).topk = 3
+
+
+@pytest.mark.parametrize("write", [int, str], ids=["JSON", "text"])
+def test_a_number_has_at_most_nine_digits(write):
+    assert parse({"classes": write(999_999_999)}).classes == (999_999_999,)
+    for value in (10**9, 2**70):
+        with pytest.raises(InvalidOption):
+            parse({"classes": write(value)})

@@ -23,6 +23,7 @@ def test_the_defaults_are_the_documented_limits():
     limits = {name: value for name, value in settings.model_dump().items() if name.startswith("max_")}
     assert limits == {
         "max_pixels": 50_000_000,
+        "max_request_pixels": 100_000_000,
         "max_picture_side": 16_384,
         "max_aspect_ratio": 20.0,
         "max_decoded_bytes": 1_000_000_000,
@@ -31,6 +32,8 @@ def test_the_defaults_are_the_documented_limits():
         "max_instances": 8,
         "max_forwards": 0,
         "max_classes": 20,
+        "max_channels": 16,
+        "max_option_bytes": 2_000,
     }
 
 

@@ -12,12 +12,15 @@ from camserve.settings import Settings
 
 _LIMITS = (
     "max_pixels",
+    "max_request_pixels",
     "max_picture_side",
     "max_aspect_ratio",
     "max_answer_bytes",
     "max_forwards",
     "max_instances",
     "max_classes",
+    "max_channels",
+    "max_option_bytes",
 )
 
 

@@ -5,7 +5,7 @@ CamserveError
 │   ├── InvalidOption   400 an option, its name or its value
 │   ├── InvalidRequest  400 a body we cannot read: JSON, base64, too many instances
 │   ├── MissingImage    400 no picture in the request
-│   ├── TooLarge        413 more pixels, a longer side or a narrower shape than the limits
+│   ├── TooLarge        413 more pixels, a longer side, a narrower shape or more parts than the limits
 │   ├── UnsupportedFormat 415 not an image format we read
 │   ├── Undecodable     422 the right format, but broken
 │   └── InternalError   500 our fault; the details are in the log

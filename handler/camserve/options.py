@@ -37,7 +37,8 @@ def _explain(value: Any) -> bool | str:
 
 
 def _integer(value: Any) -> int:
-    if isinstance(value, int) and not isinstance(value, bool):
+    """A number of at most nine digits, as JSON or as text."""
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**9:
         return value
     if isinstance(value, str) and re.fullmatch(r"\s*[+-]?[0-9]{1,9}\s*", value, re.ASCII):
         return int(value)

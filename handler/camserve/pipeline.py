@@ -23,7 +23,7 @@ from camserve.cam.quality import assess
 from camserve.clock import Clock
 from camserve.describe import describe
 from camserve.errors import InternalError, InvalidOption, RequestError, SetupError
-from camserve.imaging.budget import Budget
+from camserve.imaging.budget import Allowance, Budget
 from camserve.imaging.decode import SizeLimits, decode, inspect
 from camserve.imaging.picture import Picture
 from camserve.imaging.resize import fitted
@@ -52,6 +52,15 @@ _LONGEST_QUEUE_MS = 3_600_000
 
 Watcher = Callable[[Sequence[Served], float], None]
 """Is told of every batch: the rows as they were answered, and the seconds it took."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A picture of a row, or its error; how long the row waited; the pixels left to it."""
+
+    ask: Ask | RequestError
+    waited: float | None
+    allowance: Allowance
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +143,8 @@ class Pipeline:
         """One answer a row, in order. A row that fails is answered with its own error."""
         arrival, start = time.time(), time.perf_counter()
         calls = [_attempt(self._read, row) for row in rows]
-        asks = [(ask, _queue_wait(call.row, arrival)) for call in calls if isinstance(call, Call) for ask in call.asks]
-        waits = [waited for _, waited in asks if waited is not None]
+        asks = [ask for call in calls if isinstance(call, Call) for ask in self._asked(call, arrival)]
+        waits = [ask.waited for ask in asks if ask.waited is not None]
         shed = self.shedding.sheds(max(waits, default=None))  # then the batch is predicted and not explained
         jobs = self._each(partial(self._prepare, shed=shed), asks)
         judged = self._judge([job for job in jobs if isinstance(job, _Job)])
@@ -148,17 +157,24 @@ class Pipeline:
         return [one.answer for one in served]
 
     def _read(self, row: Row) -> Call:
-        return read(row, self.settings.max_instances)
+        return read(row, self.settings.max_instances, self.settings.max_option_bytes)
 
-    def _prepare(self, ask: tuple[Ask | RequestError, float | None], shed: bool) -> _Job:
+    def _asked(self, call: Call, arrival: float) -> list[_Asked]:
+        """A row's pictures, which share what the row waited and the pixels it may have."""
+        waited, allowance = _queue_wait(call.row, arrival), Allowance(self.settings.max_request_pixels)
+        return [_Asked(ask, waited, allowance) for ask in call.asks]
+
+    def _prepare(self, asked: _Asked, shed: bool) -> _Job:
         """Image bytes to the network's view and the overlay's canvas; the full picture is let go here."""
-        one, waited = ask
+        one = asked.ask
         if isinstance(one, RequestError):
             raise one
-        clock = Clock({"queue": waited})
+        clock = Clock({"queue": asked.waited})
         limits = self.settings
-        task = plan(one.options, self.engine, self.labels, limits.max_classes, limits.max_forwards)
+        most = limits.max_classes, limits.max_forwards, limits.max_channels
+        task = plan(one.options, self.engine, self.labels, *most)
         header = inspect(one.image, self.limits)
+        asked.allowance.take(header.pixels)
         with self.budget.hold(header.memory):
             with clock.stage("decode"):
                 picture = decode(header)

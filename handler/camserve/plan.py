@@ -15,7 +15,9 @@ INPUT = "input"
 """What the answer names as layer where the map is one of input pixels."""
 
 
-def plan(options: Options, engine: Engine, labels: Labels, max_classes: int, max_forwards: int) -> Task:
+def plan(
+    options: Options, engine: Engine, labels: Labels, max_classes: int, max_forwards: int, max_channels: int = 16
+) -> Task:
     """The task of one row, valid whether or not the row ends up explained.
 
     Raises:
@@ -26,6 +28,8 @@ def plan(options: Options, engine: Engine, labels: Labels, max_classes: int, max
     contrast = _contrast(options, labels)
     if contrast is not None and isinstance(classes, tuple) and contrast in classes:
         raise InvalidOption(f"Option 'contrast': class {contrast} is explained itself; choose another class.")
+    if options.channels > max_channels:
+        raise InvalidOption(f"Option 'channels': expected at most {max_channels}, got {options.channels}.")
     return Task(
         _method(options, engine, layer, max_forwards),
         layer,

@@ -10,20 +10,25 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 from urllib.parse import parse_qsl
 
 import orjson
 
+from camserve import form
 from camserve.errors import InvalidOption, InvalidRequest, MissingImage, RequestError, quoted
 from camserve.imaging.encode import ENCODINGS
 from camserve.options import Options, parse
 from camserve.records import Row
 
-_MAX_TEXT = 2_000
+_MAX_PARTS = 10_000
+"""Commas and brackets of a JSON body. Base64 has none, and each can become an object of 64 bytes in memory."""
 _PREFIX = "x-camserve-"
 _QUERY = "x-camserve-query"
+_FORM = "x-camserve-form"
+"""The gateway's word that the body is a multipart form: its content type."""
 _IMAGE_FIELDS = ("data", "body")
 _IGNORED = "model_name"
 _ACCEPT = {encoding.mime: name for name, encoding in ENCODINGS.items()}
@@ -52,13 +57,14 @@ class Call:
     as_page: bool = False
 
 
-def read(row: Row, max_instances: int) -> Call:
+def read(row: Row, max_instances: int, max_option_bytes: int = 2_000) -> Call:
     """A row as a Call.
 
     Raises:
         InvalidOption, InvalidRequest, MissingImage: the whole row is at fault.
     """
-    query, fields, headers = _query(row), _fields(row), _headers(row)
+    row = _with_form(row)
+    query, fields, headers = _query(row), _fields(row, max_option_bytes), _headers(row)
     body = _body(row)
     if body is None and not fields.get("data"):
         if _wants_page(row):
@@ -69,7 +75,7 @@ def read(row: Row, max_instances: int) -> Call:
         raise InvalidRequest("The picture came twice, as the body and as the field 'data'; send it once.")
     default = {"explain": True} if row.headers.get("explain", "").lower() == "true" else {}
     if isinstance(body, dict) and "instances" in body:
-        return _kserve(row, body, default | headers, fields, query, max_instances)
+        return _kserve(row, body, default | headers, fields, query, max_instances, max_option_bytes)
     accepted = _accepted_picture(row)
     if isinstance(body, dict):
         image, fields = _encoded(body.pop("data", None), "data"), body | fields
@@ -78,13 +84,21 @@ def read(row: Row, max_instances: int) -> Call:
     if image is None:
         raise _missing(row)
     forced = {"explain": True, "image_format": accepted} if accepted else {}
-    options = parse(default | headers | fields | query | forced)
+    options = _options(default | headers | fields | query | forced, max_option_bytes)
     if accepted:
         _one_overlay(options)
     return Call(row, (Ask(bytes(image), options),), picture_only=bool(accepted))
 
 
 # --- where values come from ---------------------------------------------------------------------------------
+
+
+def _with_form(row: Row) -> Row:
+    """The row with the fields of a form that the gateway handed over as a body."""
+    content_type, body = row.headers.get(_FORM), row.fields.get("body")
+    if not content_type or not body:
+        return row
+    return replace(row, fields=form.fields(body, content_type))
 
 
 def _query(row: Row) -> dict[str, Any]:
@@ -104,14 +118,14 @@ def _query(row: Row) -> dict[str, Any]:
     return found
 
 
-def _fields(row: Row) -> dict[str, Any]:
+def _fields(row: Row, most: int) -> dict[str, Any]:
     """Form and gRPC fields as text, the picture's own field as bytes."""
     found: dict[str, Any] = {}
     for name, value in row.fields.items():
         if name == "data":
             found[name] = value
         elif name not in ("body", _IGNORED):
-            found[name] = _text(name, value)
+            found[name] = _text(name, value, most)
     return found
 
 
@@ -119,20 +133,33 @@ def _headers(row: Row) -> dict[str, Any]:
     return {
         name.removeprefix(_PREFIX).replace("-", "_"): value
         for name, value in row.headers.items()
-        if name.startswith(_PREFIX) and name != _QUERY
+        if name.startswith(_PREFIX) and name not in (_QUERY, _FORM)
     }
 
 
-def _text(name: str, value: bytes) -> str:
-    if len(value) > _MAX_TEXT:
-        raise InvalidOption(
-            f"Option {quoted(name)}: expected at most {_MAX_TEXT} bytes, got {len(value)}; "
-            "the picture belongs in the field 'data'."
-        )
+def _text(name: str, value: bytes, most: int) -> str:
+    _check_length(name, len(value), most)
     try:
         return value.decode()
     except UnicodeDecodeError:
         raise InvalidOption(f"Option {quoted(name)}: expected UTF-8 text, got {quoted(value)}.") from None
+
+
+def _options(values: Mapping[str, Any], most: int) -> Options:
+    """Values from anywhere as checked options; as text or JSON none may be longer than `most` bytes."""
+    for name, value in values.items():
+        with suppress(TypeError):  # too deep for orjson, and for an option
+            text = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else orjson.dumps(value)
+            _check_length(name, len(text), most)
+    return parse(values)
+
+
+def _check_length(name: str, length: int, most: int) -> None:
+    if length > most:
+        raise InvalidOption(
+            f"Option {quoted(name)}: expected at most {most} bytes, got {length}; "
+            "the picture belongs in the field 'data'."
+        )
 
 
 # --- the forms of a body ------------------------------------------------------------------------------------
@@ -149,6 +176,8 @@ def _body(row: Row) -> bytes | dict[str, Any] | None:
     text = body.removeprefix(b"\xef\xbb\xbf").lstrip(b" \t\r\n")
     if text[:1] not in (b"{", b"["):
         return body
+    if sum(map(text.count, (b",", b"[", b"{"))) > _MAX_PARTS:
+        raise InvalidRequest(f"Expected JSON of at most {_MAX_PARTS} commas and brackets; send fewer options.")
     try:
         value = orjson.loads(text)
     except orjson.JSONDecodeError as error:
@@ -165,6 +194,7 @@ def _kserve(
     fields: dict[str, Any],
     query: dict[str, Any],
     most: int,
+    most_bytes: int,
 ) -> Call:
     """A KServe V1 request: {"instances": [{"b64": ..., options}], "parameters": {options}}."""
     instances, parameters = body.pop("instances"), body.pop("parameters", {})
@@ -176,11 +206,11 @@ def _kserve(
         count = f"{len(instances)}" if isinstance(instances, list) else quoted(instances)
         raise InvalidRequest(f"Expected 'instances' to be a list of 1 to {most} objects, got {count}.")
     shared = headers | parameters | fields
-    asks = tuple(_instance(instance, shared, query) for instance in instances)
+    asks = tuple(_instance(instance, shared, query, most_bytes) for instance in instances)
     return Call(row, asks, kind="kserve")
 
 
-def _instance(instance: Any, shared: Mapping[str, Any], query: Mapping[str, Any]) -> Ask | RequestError:
+def _instance(instance: Any, shared: Mapping[str, Any], query: Mapping[str, Any], most: int) -> Ask | RequestError:
     """One instance, or its error: the others are answered."""
     try:
         if not isinstance(instance, dict):
@@ -189,7 +219,7 @@ def _instance(instance: Any, shared: Mapping[str, Any], query: Mapping[str, Any]
         image = _encoded(own.pop("b64", None), "b64")
         if image is None:
             raise MissingImage("The instance has no picture: expected it as base64 in 'b64'.")
-        return Ask(image, parse({**shared, **own, **query}))
+        return Ask(image, _options({**shared, **own, **query}, most))
     except RequestError as error:
         return error
 

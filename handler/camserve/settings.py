@@ -150,6 +150,8 @@ class Settings(Section):
     # Limits
     max_pixels: int = Field(50_000_000, ge=1, le=178_956_970)
     """Pixels of a picture; above the upper bound Pillow refuses by itself."""
+    max_request_pixels: int = Field(100_000_000, ge=1)
+    """Pixels of all pictures of a KServe request together: decoding a batch has to end before `responseTimeout`."""
     max_picture_side: int = Field(16_384, ge=16)
     """Longest side of a picture, in pixels."""
     max_aspect_ratio: float = Field(20.0, ge=1)
@@ -166,6 +168,10 @@ class Settings(Section):
     """Forwards that scorecam and ablationcam may spend on one picture, one a channel; 0 switches them off."""
     max_classes: int = Field(20, ge=1, le=20)
     """Classes explained for one picture."""
+    max_channels: int = Field(16, ge=0, le=16)
+    """Channels returned for one class."""
+    max_option_bytes: int = Field(2_000, ge=100)
+    """One option's value, as text or JSON."""
 
     @classmethod
     def read(cls, section: Mapping[str, Any], environment: Mapping[str, str] | None = None) -> Self:

@@ -1,10 +1,12 @@
-"""A budget of bytes shared by threads: who would pass it waits."""
+"""What threads share: a budget of bytes, for which they wait, and an allowance of pixels, which is used up."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from camserve.errors import TooLarge
 
 
 class Budget:
@@ -28,3 +30,23 @@ class Budget:
             with self._changed:
                 self._free += held
                 self._changed.notify_all()
+
+
+class Allowance:
+    """The pixels that all pictures of one request may have together."""
+
+    def __init__(self, pixels: int) -> None:
+        self._all = pixels
+        self._left = pixels
+        self._lock = threading.Lock()
+
+    def take(self, pixels: int) -> None:
+        """Use up so many.
+
+        Raises:
+            TooLarge: not so many are left.
+        """
+        with self._lock:
+            if pixels > self._left:
+                raise TooLarge(f"Expected at most {self._all} pixels in all pictures of a request; send fewer.")
+            self._left -= pixels

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +9,7 @@ from PIL import Image, UnidentifiedImageError
 
 from camserve.errors import RequestError, TooLarge, Undecodable
 from camserve.imaging.formats import recognise
+from camserve.imaging.guard import Source, check_opened, check_parts, tile
 from camserve.imaging.picture import Picture
 
 _UPRIGHT = {
@@ -24,8 +24,8 @@ _UPRIGHT = {
 """EXIF orientation to the turn that undoes it; 1 and anything unknown need none."""
 
 _ORIENTATION = 0x0112
-_BYTES_PER_PIXEL = 12
-"""What decoding may hold at its peak: the decoder's pixels, an alpha composite, and RGB."""
+_BYTES_PER_PIXEL = 20
+"""What decoding may hold at its peak: libwebp's two canvases, the picture, white, and what the two give together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +44,19 @@ class Header:
     source: Image.Image
 
     @property
+    def pixels(self) -> int:
+        """Pixels of the picture."""
+        return self.source.width * self.source.height
+
+    @property
     def memory(self) -> int:
-        """Bytes that decoding may need."""
-        return self.source.width * self.source.height * _BYTES_PER_PIXEL
+        """Bytes that decoding may need; a TIFF's tile can be larger than its picture."""
+        width, height = tile(self.source)
+        return max(self.pixels, width * height) * _BYTES_PER_PIXEL
 
 
 def inspect(image: bytes, limits: SizeLimits) -> Header:
-    """Read the header and check the size.
+    """Read the header, and check the size and what else decoding could cost.
 
     Raises:
         MissingImage: there are no bytes.
@@ -59,13 +65,17 @@ def inspect(image: bytes, limits: SizeLimits) -> Header:
         Undecodable: the header is broken.
     """
     format = recognise(image)
+    check_parts(image, format.name)
     try:
-        source = Image.open(io.BytesIO(image), formats=(format.name,))
+        source = Image.open(Source(image), formats=(format.name,))
+    except RequestError:
+        raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise TooLarge(f"Expected at most {limits.pixels} pixels; the picture has far more.") from None
     except Exception as error:
         raise _undecodable(format.name, error) from error
     _check_size(source.width, source.height, limits)
+    check_opened(source, limits.pixels)
     return Header(source)
 
 
@@ -75,6 +85,7 @@ def decode(header: Header) -> Picture:
     Colour profiles are not applied: classifiers are trained on the plain numbers.
 
     Raises:
+        TooLarge: the data consists of too many parts.
         Undecodable: the data is truncated or broken, or holds 32-bit floats.
     """
     source = header.source
@@ -118,10 +129,10 @@ def _rgb(source: Image.Image) -> Image.Image:
     if source.mode == "F":
         raise Undecodable("Expected 8 or 16 bits a channel; the picture holds 32-bit floats.")
     if source.mode.startswith("I"):  # 16-bit grey, which Pillow's own conversion would clip to white
-        grey = np.asarray(source).astype(np.int64).clip(0, 65_535)
-        return Image.fromarray((grey // 257).astype(np.uint8)).convert("RGB")
+        grey = np.asarray(source).clip(0, 65_535) // 257
+        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
     if source.has_transparency_data:
-        layer = source.convert("RGBA")
+        layer = source if source.mode == "RGBA" else source.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
     return source.convert("RGB")
 
