@@ -13,8 +13,6 @@ from pictures import encoded, quarters
 
 TYPE = "multipart/form-data; boundary=b"
 PICTURE = encoded(quarters())
-NAMELESS = "The form cannot be read: expected parts with 'Content-Disposition: form-data; name=\"...\"'."
-UNBOUNDED = "The form cannot be read: expected its boundary before each part and at its end."
 
 
 def part(name: str = "data", value: bytes = b"1") -> bytes:
@@ -71,25 +69,30 @@ def head(text: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("body", "message"),
+    ("body", "fault"),
     [
-        pytest.param(b"--b\r\n\r\n1\r\n" + END, NAMELESS, id="no head"),
-        pytest.param(head(b"Content-Disposition: form-data"), NAMELESS, id="no name"),
-        pytest.param(head(b'Content-Disposition: form-data; filename="data"'), NAMELESS, id="a file name alone"),
-        pytest.param(head(b'Content-Disposition: form-data; name="\xff"'), NAMELESS, id="a name that is no text"),
-        pytest.param(b"--b\r\n" + END, NAMELESS, id="nothing in a part"),
-        pytest.param(part(), UNBOUNDED, id="cut short"),
-        pytest.param(b"rubbish", UNBOUNDED, id="no form"),
+        pytest.param(b"--b\r\n\r\n1\r\n" + END, "Missing Content-Disposition", id="no head"),
+        pytest.param(head(b"Content-Disposition: form-data"), "Missing name option", id="no name"),
+        pytest.param(
+            head(b'Content-Disposition: form-data; filename="data"'), "Missing name option", id="a file name alone"
+        ),
+        pytest.param(
+            head(b'Content-Disposition: form-data; name="\xff"'), "failed to decode", id="a name that is no text"
+        ),
+        pytest.param(b"--b\r\n" + END, "Malformed segment header", id="nothing in a part"),
+        pytest.param(part(), "Unexpected end", id="cut short"),
+        pytest.param(b"rubbish", "Boundary not found", id="no form"),
     ],
 )
-def test_a_broken_form_is_refused(body, message):
-    with pytest.raises(InvalidRequest) as caught:
+def test_a_broken_form_is_refused(body, fault):
+    with pytest.raises(
+        InvalidRequest, match=rf"^The form cannot be read: .*{fault}.*\. Expected at most 100 parts with "
+    ):
         form.fields(body, TYPE)
-    assert str(caught.value) == message
 
 
 def test_a_form_without_a_boundary_is_refused():
-    with pytest.raises(InvalidRequest, match="expected a boundary in its content type"):
+    with pytest.raises(InvalidRequest, match="Empty boundary"):
         form.fields(part() + END, "multipart/form-data")
 
 
@@ -101,5 +104,5 @@ def test_a_field_given_twice_is_refused():
 def test_fields_at_the_limit_and_one_past_it():
     many = [part(f"n{index}") for index in range(101)]
     assert len(form.fields(b"".join(many[:100]) + END, TYPE)) == 100
-    with pytest.raises(InvalidRequest, match="at most 100 fields"):
+    with pytest.raises(InvalidRequest, match=r"Maximum segment count exceeded\. Expected at most 100 parts"):
         form.fields(b"".join(many) + END, TYPE)
