@@ -310,6 +310,26 @@ def test_processes_that_end_later_are_started_again(archives, tmp_path, children
     assert not [process for process in second[1:] if process.is_running()]
 
 
+def test_the_gateways_log_begins_anew_where_it_is_too_large(archives, tmp_path, monkeypatch):
+    monkeypatch.setattr("camserve.stack.processes.LARGEST_LOG", 2_000)
+    log, old = tmp_path / "state/logs/gateway.log", tmp_path / "state/logs/gateway.log.1"
+    with echo_stack(archives, tmp_path / "state") as stack:
+        stack.wait_ready(60)
+        watching = threading.Thread(target=watch, args=(stack, []))
+        watching.start()
+        deadline = time.monotonic() + 60
+        while not old.exists():
+            assert requests.get(f"{stack.url}/before", timeout=9).status_code == 404
+            assert time.monotonic() < deadline
+        while not (log.exists() and "GET /behind" in log.read_text()):
+            assert requests.get(f"{stack.url}/behind", timeout=9).status_code == 404
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+        stack.interrupt()
+        watching.join()
+    assert "GET /before" in old.read_text()
+
+
 def watch(stack: Stack, said: list[str]) -> None:
     with suppress(KeyboardInterrupt):
         stack.watch(said.append)

@@ -33,6 +33,7 @@ READY_ANSWER = 3.0  # seconds; the gateway itself gives up after 2
 DRAIN_TIMEOUT = 35.0  # seconds for requests that are being answered; the gateway itself gives them 30
 EXIT_TIMEOUT = 10.0  # seconds from asking a process to end to killing it
 LOOK = 5.0  # seconds between two questions whether TorchServe still tries to run its workers
+LARGEST_LOG = 10_000_000  # bytes of the gateway's log, of which there are two
 LONGEST_TEMP_DIR = 60  # characters; with a worker's socket in it, the path has to stay below 108
 
 
@@ -123,6 +124,7 @@ class Stack:
         while True:
             for child in self._children.values():
                 self._keep(child, say)
+            self._turn_over_log()
             self._pause()
 
     def interrupt(self) -> None:
@@ -235,6 +237,15 @@ class Stack:
         self._next_look = time.monotonic() + LOOK
         inside = Entrance(self.ports.inference, tokens=self.entrance.tokens)
         return self._status(inside, "/ping") == 500 and not self._is_ready()
+
+    def _turn_over_log(self) -> None:
+        """Begins the gateway's log anew where it is too large: nginx, unlike TorchServe, does not."""
+        log = self.logs / "gateway.log"
+        if _size(log) > LARGEST_LOG:
+            with suppress(OSError):
+                # Copied, because nginx's workers may not have the right to open another one.
+                shutil.copyfile(log, log.with_name("gateway.log.1"))
+                os.truncate(log, 0)
 
     def _make_room(self, child: Child) -> None:
         """Ends and removes what the one before left: processes on its ports, sockets, files."""
