@@ -25,18 +25,20 @@ from service import CONFIG, Reply
 from traffic import Ask, Traffic
 
 from camserve.stack import Ports, gateway
+from camserve.stack.entrance import Entrance
 from echo_stack import build_archive, echo_stack
 
 pytestmark = pytest.mark.live
 
-CLIENT_TIMEOUT, IDLE_TIMEOUT = 2, 4
+CLIENT_TIMEOUT, IDLE_TIMEOUT = 5, 6
 """Seconds that the gateway is told; 30 and 75 unless it is."""
 
 PATIENCE = 30
 """Seconds within which it has to have let go; far more than it takes."""
 
-DELAY = 1.5
-"""Seconds within which others have to be answered; it takes milliseconds."""
+DELAY = 4.5
+"""Seconds within which others have to be answered: who waits for a slow client waits for its timeout. It takes
+milliseconds on a machine with nothing else to do."""
 
 SPARE = 70
 """Open files of the gateway that come and go: connections to TorchServe that are kept."""
@@ -341,8 +343,8 @@ def beside(
     """Another nginx with other values; `main` may change its folder, `under` is what runs it."""
     folder, ports = Path(tempfile.mkdtemp(prefix="beside-")), Ports.free()
     folder.chmod(0o711)
-    values = {**stack._gateway_values(), "CAMSERVE_GATEWAY_PORT": str(ports.gateway), **values}
-    gateway.write_configuration(folder, stack.logs, CONFIG / "nginx.conf.template", values)
+    values = {**stack._gateway_values(), "CAMSERVE_LISTEN": str(ports.gateway), **values}
+    gateway.write_configuration(folder, stack.logs, CONFIG / "nginx.conf.template", values, Entrance(ports.gateway))
     main(folder)
     process = subprocess.Popen([*under, *gateway.command(folder)], stdout=subprocess.DEVNULL)
     try:
