@@ -397,7 +397,7 @@ def test_answers_are_not_cached_and_do_not_name_the_version(call):
 
 
 def test_torchserve_being_gone_is_a_503(stack, call):
-    stack._end("TorchServe", lambda process: process.terminate(), 10)
+    stack._children["TorchServe"].end(lambda process: process.terminate(), 10)
     for path in ("/predictions/echo", "/ready"):
         answer = call("GET", path)
         assert_refused(answer, 503)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from contextlib import contextmanager
 
@@ -11,7 +10,6 @@ from browsing import SAMPLES, file
 from playwright.sync_api import expect
 from service import CAT
 
-from camserve.stack import gateway
 from camserve.stack.processes import _quit
 
 pytestmark = [pytest.mark.live, pytest.mark.tool("chromium")]
@@ -85,11 +83,12 @@ def test_names_are_text_whatever_they_contain(inspector):
 def without_gateway(service):
     """The gateway stops, and is there again afterwards, at the same port."""
     stack = service.stack
-    stack._end("gateway", _quit, 10)
+    child = stack._children["gateway"]
+    child.end(_quit, 10)
     try:
         yield
     finally:
-        stack._spawn("gateway", gateway.command(stack._private), dict(os.environ))
+        child.start()
 
 
 def test_a_server_that_goes_away_is_waited_for(inspector, service):

