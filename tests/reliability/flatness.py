@@ -267,5 +267,5 @@ def picture(samples: Sequence[Sample], file: Path) -> None:
     for axes in (upper, lower):
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
-        axes.legend(loc="lower right", fontsize="small")
+        axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize="small", frameon=False)
     FigureCanvasAgg(figure).print_png(str(file))
