@@ -46,6 +46,14 @@ def test_the_threads_are_set():
         torch.set_num_threads(before)
 
 
+def test_small_products_stay_in_their_thread():
+    code = (
+        "import cv2, numpy, threadpoolctl; from camserve import machine; machine.prepare(2);"
+        "print({pool['num_threads'] for pool in threadpoolctl.threadpool_info() if pool['user_api'] == 'blas'})"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "{1}\n"
+
+
 def test_another_c_library_is_left_alone(monkeypatch):
     class Other:
         pass

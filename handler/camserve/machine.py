@@ -8,6 +8,7 @@ import os
 
 import cv2
 import torch
+from threadpoolctl import threadpool_limits
 
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1
 """Numbers of mallopt(3)."""
@@ -24,7 +25,9 @@ def prepare(threads: int) -> None:
     they are.
     """
     torch.set_num_threads(threads)
-    cv2.setNumThreads(1)  # rows run in threads of our own
+    # Rows run in threads of our own. A small product that wakes a thread waits for it where the machine is busy.
+    cv2.setNumThreads(1)
+    threadpool_limits(1, user_api="blas")  # NumPy's and OpenCV's; torch has its own
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch reads it at its first large tensor: huge pages
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -56,11 +56,13 @@ def test_the_same_logits_and_gradients(networks, batch):
     torch.testing.assert_close(*results, rtol=1e-5, atol=1e-6)
 
 
-def test_a_graph_changes_no_bit(networks):
+@pytest.mark.parametrize("batch", [1, 8])
+def test_a_graph_changes_no_bit(networks, batch):
     _, packed, probe = networks
+    inputs = probe[:batch]
     with torch.inference_mode():
-        plain = packed(probe)
-    assert torch.equal(plain, packed(probe.clone().requires_grad_(True)).detach())
+        plain = packed(inputs)
+    assert torch.equal(plain, packed(inputs.clone().requires_grad_(True)).detach())
 
 
 def test_other_sizes_than_the_probe(networks):

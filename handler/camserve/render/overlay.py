@@ -52,12 +52,7 @@ class Placement:
         h, w = evidence.shape
         down = _weights(self.rows.start, self.rows.stop, y0, y1, h)
         across = _weights(self.columns.start, self.columns.stop, x0, x1, w)
-        return _product(_product(down, evidence), np.ascontiguousarray(across.T))
-
-
-def _product(one: Floats, other: Floats) -> Floats:
-    # OpenCV's product stays in this thread; NumPy's would wake others that then spin beside the network's.
-    return np.asarray(cv2.gemm(one, other, 1, np.empty(0, np.float32), 0), np.float32)
+        return np.asarray(down @ evidence @ across.T, np.float32)
 
 
 @lru_cache(maxsize=16)  # pictures of one source have one size; a map of pixels needs up to 4 MB
