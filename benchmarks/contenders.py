@@ -90,7 +90,7 @@ def direct(stack: Stack, query: str = "") -> Target:
 
 def theirs(stack: Stack, page: str = "predictions") -> Target:
     """What a peer answers."""
-    return Target(stack.ports.inference, f"/{page}/{stack.model}", b'"overlay": "' if stack.model == "naive" else b"")
+    return Target(stack.ports.inference, f"/{page}/{stack.model}", b'"overlay": "' if "naive" in stack.model else b"")
 
 
 @contextmanager
@@ -115,7 +115,7 @@ def camserve(
 
 @contextmanager
 def peer(name: str, folder: Path) -> Iterator[Stack]:
-    """ResNet-50 on the same TorchServe: `stock` is its own image classifier, `naive` is peers/naive.py; ready."""
+    """ResNet-50 on the same TorchServe: `stock` is its own image classifier, another is peers/NAME.py; ready."""
     handler = "image_classifier" if name == "stock" else str(_HERE / "peers" / f"{name}.py")
     _pack(name, handler, folder)
     # The largest answer is captum's: a number in text for every colour of every pixel.
@@ -151,10 +151,11 @@ def _pack(name: str, handler: str, folder: Path) -> None:
     (parts / "model-config.yaml").write_text(yaml.safe_dump(SERVER))
     labels = dict(enumerate(embedded.imagenet_labels()))
     (parts / "index_to_name.json").write_text(json.dumps(labels))
+    beside = [parts / "index_to_name.json"] + [_HERE / "peers" / "naive.py"] * (name == "naive_batched")
     command = [
         *(sys.executable, "-m", "model_archiver.model_packaging", "--model-name", name, "--version", "1.0"),
         *("--model-file", str(_HERE / "peers" / "resnet50.py"), "--serialized-file", str(_weights(folder))),
-        *("--handler", handler, "--extra-files", str(parts / "index_to_name.json")),
+        *("--handler", handler, "--extra-files", ",".join(map(str, beside))),
         *("--config-file", str(parts / "model-config.yaml"), "--export-path", str(folder)),
     ]
     # The archiver empties a folder of the model's name in TMPDIR.

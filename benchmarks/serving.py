@@ -49,6 +49,7 @@ BARS = (
     Bar("plain", "stock plain", 1.6),
     Bar("explained", "stock plain", 1.5),
     Bar("explained", "naive explained", 8.0),
+    Bar("explained", "naive_batched explained"),
     Bar("bfloat16 plain", "stock plain", 2.5),
     Bar("bfloat16 explained", "stock plain", 2.5),
     Bar("naive explained", "stock plain"),
@@ -80,7 +81,8 @@ def targets(network: str, folder: Path, running: ExitStack) -> tuple[dict[str, l
     if network == RESNET:
         stock = running.enter_context(peer("stock", folder))
         found["stock plain"], found["captum"] = theirs(stock), theirs(stock, "explanations")
-        found["naive explained"] = theirs(running.enter_context(peer("naive", folder)))
+        for name in ("naive", "naive_batched"):
+            found[f"{name} explained"] = theirs(running.enter_context(peer(name, folder)))
     return found, stacks[EXACT]
 
 
@@ -141,7 +143,8 @@ def write(ratios: list[list[str]], stages: list[list[str]], how: str) -> None:
     report.write(
         "Serving: throughput",
         f"`python benchmarks/serving.py`: answers a second, as ratios of turns of the same round. {how} `stock` is "
-        "TorchServe's own image classifier, `naive` the same with pytorch-grad-cam (`benchmarks/peers/`), `captum` "
+        "TorchServe's own image classifier, `naive` the same with pytorch-grad-cam picture by picture, `naive_batched` "
+        "with one call of it a batch (`benchmarks/peers/`), `captum` "
         f"TorchServe's own explanations.\n\n{first}",
     )
     report.write(

@@ -1,7 +1,6 @@
-"""The handler most people would write: TorchServe's image classifier, and pytorch-grad-cam for an overlay a picture.
+"""The handler most people would write: TorchServe's image classifier, and pytorch-grad-cam picture by picture.
 
-It is kind to itself: one call of Grad-CAM for the whole batch, and the overlay is drawn on the 224 x 224 pixels that
-the network saw.
+Kind to itself, it draws the overlay on the 224 x 224 pixels that the network saw.
 """
 
 import base64
@@ -34,8 +33,12 @@ class ExplainingClassifier(ImageClassifier):
     def inference(self, data, *args, **kwargs):
         """Logits, and a map for each row."""
         logits = super().inference(data, *args, **kwargs)
-        self.maps = self.cam(input_tensor=data, targets=None)  # of the likeliest class
+        self.maps = self.explained(data)
         return logits
+
+    def explained(self, data):
+        """Maps of the likeliest class, N x 224 x 224, one picture at a time."""
+        return [self.cam(input_tensor=row[None], targets=None)[0] for row in data]
 
     def postprocess(self, data):
         """Predictions and overlay of each row."""
