@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import torch
 import yaml
 
+import report
 from camserve.archive import Recipe, build
 from camserve.model import architectures, embedded
 from camserve.settings import Preprocessing
@@ -42,6 +43,9 @@ SERVER = {
 
 SETTINGS: dict[str, Any] = {"threads": CORES, "shed_after_ms": 0}
 """Of every camserve that is measured: whatever the queue, what is asked for is done."""
+
+UNSHED = "Shedding is off: every explanation that is asked for is made."
+"""The same, for the text of a section."""
 
 PRECISIONS: dict[str, dict[str, Any]] = {
     "float32": {},
@@ -76,6 +80,11 @@ def prepare() -> None:
     first = {_siblings(cpu): cpu for cpu in reversed(allowed)}
     os.sched_setaffinity(0, [*dict.fromkeys([*sorted(first.values()), *allowed])][:CORES])
     torch.set_num_threads(CORES)
+
+
+def precisions() -> dict[str, dict[str, Any]]:
+    """Those of `PRECISIONS` that this processor has arithmetic for."""
+    return {name: one for name, one in PRECISIONS.items() if name != "bfloat16" or report.has_bfloat16()}
 
 
 def ours(stack: Stack, query: str = "") -> Target:

@@ -75,7 +75,8 @@ def of_captum(network: nn.Module, layer: str, inputs: Tensor, classes: int) -> J
     def job() -> list[Tensor]:
         with torch.inference_mode():
             chosen = network(inputs).topk(classes).indices
-        return [cam.attribute(inputs, chosen[:, j].clone()) for j in range(classes)]
+        # Detached, for a result holds the graph of its whole forward.
+        return [cam.attribute(inputs, chosen[:, j].clone()).detach() for j in range(classes)]
 
     return job
 
@@ -115,16 +116,22 @@ def seconds(job: Job) -> float:
     return time.perf_counter() - start
 
 
-def ratios(base: Job, jobs: Mapping[str, Job], rounds: int) -> tuple[float, dict[str, float]]:
-    """The median time of `base`, and of each job's times over that of `base` just before and just after it."""
+def ratios(
+    base: Job, jobs: Mapping[str, Job], rounds: int, timed: Callable[[Job], float] = seconds, warm: int = 1
+) -> tuple[float, dict[str, float]]:
+    """The median time of `base`, and of each job's times over that of `base` just before and just after it.
+
+    `timed` gives the time of one run, in the unit of the result. The first `warm` runs of everything do not count.
+    """
     for job in (base, *jobs.values()):
-        job()
+        for _ in range(warm):
+            timed(job)
     times: list[float] = []
     found: dict[str, list[float]] = {name: [] for name in jobs}
     for _ in range(rounds):
-        before = seconds(base)
+        before = timed(base)
         for name, job in jobs.items():
-            spent, after = seconds(job), seconds(base)
+            spent, after = timed(job), timed(base)
             found[name].append(2 * spent / (before + after))
             times.append(after)
             before = after

@@ -2,16 +2,22 @@
 
     python benchmarks/gpu.py [--rounds 20] [--batches 1 8 64 256]
 
-ResNet-50 with seeded random weights, in float32 and in bfloat16. Times of the device are CUDA's own, taken in turn
-with the plain forward, and given as ratios to it. Without a GPU nothing is measured.
+ResNet-50 with seeded random weights, in float32 and in bfloat16. Times of single steps are those between CUDA's own
+events. Every round runs the plain forward before and after each contender and notes the contender's time over theirs;
+the median of the rounds is reported. The whole path is one process with a thread a processor; plain and explained
+batches take turns. Without a GPU nothing is measured.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import time
-from collections.abc import Mapping, Sequence
-from statistics import median
+import warnings
+from collections.abc import Callable, Sequence
+from itertools import cycle, islice
+from statistics import mean, median
+from typing import NamedTuple
 
 import numpy as np
 import orjson
@@ -22,18 +28,52 @@ import report
 from camserve.archive import Recipe, opened
 from camserve.cam.engine import Engine
 from camserve.cam.gates import prove
-from camserve.model.fold import fold
+from camserve.model.fold import FoldedBatchNorm, fold
 from camserve.model.load import in_fast_order
 from camserve.model.precision import to_bfloat16
+from camserve.model.transform import to_input
 from camserve.pipeline import Pipeline
 from camserve.records import Row, Task
-from engine import CLASSES, SIDE, Job, built, of_captum, of_grad_cam, ours, plain
-from photographs import SMALL, photographs
+from engine import BATCH, CLASSES, NETWORKS, SIDE, Job, built, of_captum, of_grad_cam, ours, plain, ratios, seconds
+from meter import SHARED
+from photographs import SMALL, photographs, told
 
-ARCHITECTURE = "torchvision/resnet50"
-STAGES = ("decode", "preprocess", "forward", "explain", "render", "encode")
+ARCHITECTURE = NETWORKS["ResNet-50"]
+PEERS = {"captum": of_captum, "pytorch-grad-cam": of_grad_cam}
+COUNTS = (1, 5)
+"""Classes explained for each picture."""
+
+ASKED = {64: 1.05}
+"""What the time over that of the plain forward should be at most, by pictures in the batch."""
+
 AGREEMENT = {"float32": 1e-3, "bfloat16": 0.05}
 """How far logits and maps may lie from the CPU's float32, in units of the largest."""
+
+WARM = 3
+"""Runs of everything that do not count."""
+
+QUERIES = {"plain": "", "explained": "explain=true"}
+STAGES = ("decode", "preprocess", "input", "forward", "explain", "render", "encode")
+OWN = ("decode", "preprocess", "render", "encode")
+"""Stages in which threads work on single pictures; `input` puts a batch together on the processor."""
+
+
+class Turn(NamedTuple):
+    """One batch through the whole path: seconds of the batch, and the mean milliseconds that its pictures told."""
+
+    seconds: float
+    timing: dict[str, float]
+
+
+class Flow(NamedTuple):
+    """Batches of one kind: pictures a second, that over the plain ones', and milliseconds a picture in each stage."""
+
+    precision: str
+    pictures: int
+    kind: str
+    rate: float
+    ratio: float
+    stages: dict[str, float]
 
 
 def pictures(count: int) -> torch.Tensor:
@@ -47,6 +87,7 @@ def engine_on(device: str, precision: str) -> Engine:
     network = built(ARCHITECTURE).requires_grad_(False).to(device)
     probe = pictures(8).to(device)
     hidden = fold(network, probe)
+    assert hidden, f"{device}: no batch norm was folded"
     in_fast_order(network)
     engine = prove(network, probe, CLASSES, None, None, hidden)
     if precision == "bfloat16":
@@ -55,19 +96,27 @@ def engine_on(device: str, precision: str) -> Engine:
     return engine
 
 
-def disagreement(one: Engine, other: Engine) -> float:
-    """The largest distance of logits and of maps of the same classes, in units of the largest value."""
-    tasks = [Task("gradcam", one.default, (0, 1, 2), None, "positive")] * 8
-    found = []
-    for engine, device in ((one, "cpu"), (other, "cuda")):
-        trace = engine.forward(pictures(8).to(device), tasks)
-        maps = [entry.map for row in engine.maps(trace, tasks) for entry in row]
-        found.append((trace.logits.float().cpu().numpy(), np.stack(maps)))
-    return max(float(np.abs(mine - theirs).max() / np.abs(mine).max()) for mine, theirs in zip(*found, strict=True))
+def results(engine: Engine, device: str) -> tuple[np.ndarray, np.ndarray]:
+    """Logits of eight pictures and their maps of three classes."""
+    tasks = [Task("gradcam", engine.default, (0, 1, 2), None, "positive")] * 8
+    trace = engine.forward(pictures(8).to(device), tasks)
+    maps = [entry.map for row in engine.maps(trace, tasks) for entry in row]
+    return trace.logits.float().cpu().numpy(), np.stack(maps)
 
 
-def device_ms(job: Job) -> float:
-    """One run, in milliseconds between two events of the device."""
+def disagreement(reference: Engine, engine: Engine, device: str) -> float:
+    """The largest distance of logits and of maps from those on the CPU, in units of the largest value."""
+    pairs = zip(results(reference, "cpu"), results(engine, device), strict=True)
+    return max(float(np.abs(one - other).max() / np.abs(one).max()) for one, other in pairs)
+
+
+def timer(device: str) -> Callable[[Job], float]:
+    """What gives the milliseconds of one run there."""
+    return between_events if device == "cuda" else lambda job: 1e3 * seconds(job)
+
+
+def between_events(job: Job) -> float:
+    """One run, in milliseconds between two events of the GPU, which has nothing else to do."""
     start, stop = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     start.record()
     job()
@@ -76,45 +125,140 @@ def device_ms(job: Job) -> float:
     return start.elapsed_time(stop)
 
 
-def ratios(base: Job, jobs: Mapping[str, Job], rounds: int) -> tuple[float, dict[str, float]]:
-    """Milliseconds of `base`, and the other jobs' medians over its median, in turn."""
-    times: dict[str, list[float]] = {name: [] for name in ("", *jobs)}
-    for _ in range(rounds + 3):
-        for name, job in (("", base), *jobs.items()):
-            times[name].append(device_ms(job))
-    found = {name: median(values[3:]) for name, values in times.items()}
-    return found[""], {name: found[name] / found[""] for name in jobs}
+def cost(engine: Engine, device: str, batch: int, rounds: int) -> list[str]:
+    """Our part of a row: milliseconds of the plain forward, what is asked, and the ratios to the plain forward."""
+    inputs = pictures(batch).to(device)
+    jobs = {str(count): ours(engine, inputs, count) for count in COUNTS}
+    base, found = ratios(plain(engine.network, inputs), jobs, rounds, timer(device), WARM)
+    asked = f"at most {ASKED[batch]:.2f}" if batch in ASKED else ""
+    return [str(batch), f"{base:.2f} ms", asked, *(f"{value:.3f}" for value in found.values())]
 
 
-def cost(engine: Engine, batch: int, rounds: int, peers: bool) -> list[str]:
-    """One row of the table of costs."""
-    inputs = pictures(batch).cuda()
-    base, mine = ratios(
-        plain(engine.network, inputs), {"1": ours(engine, inputs, 1), "5": ours(engine, inputs, 5)}, rounds
+def cost_of_peers(layer: str, device: str, batch: int, rounds: int) -> list[str]:
+    """The peers' part: their ratios for each number of classes."""
+    inputs = pictures(batch).to(device)
+    trained = built(ARCHITECTURE).to(device)  # they need parameters with gradients
+    jobs = {f"{name} {count}": peer(trained, layer, inputs, count) for name, peer in PEERS.items() for count in COUNTS}
+    try:
+        _, found = ratios(plain(trained, inputs), jobs, rounds, timer(device), WARM)
+    except torch.OutOfMemoryError:
+        return ["no room"] * len(PEERS)
+    return [" / ".join(f"{found[f'{name} {count}']:.2f}" for count in COUNTS) for name in PEERS]
+
+
+def costs(precision: str, reference: Engine, device: str, batches: Sequence[int], rounds: int) -> str:
+    """The table of one precision; the peers compute in float32 only."""
+    engine = engine_on(device, precision)
+    off = disagreement(reference, engine, device)
+    assert off <= AGREEMENT[precision], f"{precision}: CPU and GPU disagree by {off:.1e}"
+    head = ["pictures", "plain forward", "asked", "1 class", "5 classes"]
+    rows = []
+    for batch in tqdm(batches, desc=precision, unit="batch"):
+        row = cost(engine, device, batch, rounds)
+        if precision == "float32":
+            row += cost_of_peers(engine.default, device, batch, max(3, rounds // 4))
+        rows.append(row)
+    if precision == "float32":
+        head += [f"{name}, 1 / 5" for name in PEERS]
+    return f"{precision}, {off:.0e} of the largest value away from the CPU:\n\n{report.table(head, rows)}"
+
+
+def turn(pipeline: Pipeline, rows: Sequence[Row]) -> Turn:
+    """One batch, all of it answered well."""
+    start = time.perf_counter()
+    answers = pipeline.answer(rows)
+    spent = time.perf_counter() - start
+    assert all(answer.status == 200 and b'"status":"failed"' not in answer.body for answer in answers)
+    timings = [orjson.loads(answer.body)["timing_ms"] for answer in answers]
+    return Turn(spent, {stage: mean(timing[stage] for timing in timings) for stage in (*OWN, *SHARED[:2])})
+
+
+def joining_ms(pipeline: Pipeline, count: int, rounds: int) -> float:
+    """Milliseconds in which a batch's views become its input; pictures tell them as part of their preprocessing."""
+    side = pipeline.preprocessing.crop
+    views = [np.ones((side, side, 3), np.uint8) for _ in range(count)]
+    spent = []
+    for _ in range(rounds + WARM):
+        spent.append(1e3 * seconds(lambda: to_input(views, pipeline.preprocessing, pipeline.device)))
+        if pipeline.device.type == "cuda":
+            torch.cuda.synchronize()
+    return median(spent[WARM:])
+
+
+def shares(turns: Sequence[Turn], batch: int, joining: float) -> dict[str, float]:
+    """Milliseconds a picture by stage: its own, and its part of what the batch took."""
+    whole = {stage: median(one.timing[stage] for one in turns) for stage in turns[0].timing}
+    whole |= {"input": joining, "preprocess": max(0.0, whole["preprocess"] - joining)}
+    return {stage: whole[stage] / (1 if stage in OWN else batch) for stage in STAGES}
+
+
+def flows(pipeline: Pipeline, batch: int, rounds: int) -> list[Flow]:
+    """Plain and explained batches in turn."""
+    images = list(islice(cycle(photographs(SMALL)), batch))
+    rows = {
+        kind: [Row(str(place), {"body": image}, {"x-camserve-query": query}) for place, image in enumerate(images)]
+        for kind, query in QUERIES.items()
+    }
+    turns: dict[str, list[Turn]] = {kind: [] for kind in QUERIES}
+    for _ in range(rounds + WARM):
+        for kind in QUERIES:
+            turns[kind].append(turn(pipeline, rows[kind]))
+    joining = joining_ms(pipeline, batch, rounds)
+    found = []
+    for kind, every in turns.items():
+        counted = every[WARM:]
+        rate = batch / median(one.seconds for one in counted)
+        pairs = zip(turns["plain"][WARM:], counted, strict=True)
+        ratio = median(base.seconds / one.seconds for base, one in pairs)
+        precision = pipeline.settings.precision
+        found.append(Flow(precision, batch, kind, rate, ratio, shares(counted, batch, joining)))
+    return found
+
+
+def parts(flow: Flow, threads: int) -> tuple[float, float]:
+    """Milliseconds a picture of the processor, whose threads share the pictures, and of the GPU."""
+    own = sum(flow.stages[stage] for stage in OWN) / min(threads, flow.pictures)
+    return own + flow.stages["input"], flow.stages["forward"] + flow.stages["explain"]
+
+
+def bound(flow: Flow, threads: int) -> str:
+    """Where the bound lies, in a sentence."""
+    processor, gpu = parts(flow, threads)
+    larger = "the processor's work" if processor > gpu else "the GPU's work"
+    return (
+        f"{flow.pictures} {flow.kind} pictures at once in {flow.precision} are bound by {larger}: the processor takes "
+        f"{processor:.2f} ms a picture with {min(threads, flow.pictures)} threads, forward and explanation on the GPU "
+        f"{gpu:.2f} ms."
     )
-    theirs = {"captum": "", "pytorch-grad-cam": ""}
-    if peers:
-        trained = built(ARCHITECTURE).cuda()
-        jobs = {
-            "captum": of_captum(trained, engine.default, inputs, 1),
-            "pytorch-grad-cam": of_grad_cam(trained, engine.default, inputs, 1),
-        }
-        _, found = ratios(plain(trained, inputs), jobs, max(3, rounds // 4))
-        theirs = {name: f"{value:.2f}" for name, value in found.items()}
-    return [str(batch), f"{base:.2f} ms", f"{mine['1']:.3f}", f"{mine['5']:.3f}", *theirs.values()]
 
 
-def flow(pipeline: Pipeline, images: Sequence[bytes], query: str, rounds: int) -> list[str]:
-    """Pictures a second through the whole path, and milliseconds a picture in each stage."""
-    rows = [Row(str(place), {"body": image}, {"x-camserve-query": query}) for place, image in enumerate(images)]
-    spent, stages = [], []
-    for _ in range(rounds + 2):
-        start = time.perf_counter()
-        answers = pipeline.answer(rows)
-        spent.append(time.perf_counter() - start)
-        stages.append([orjson.loads(answer.body)["timing_ms"] for answer in answers])
-    means = [f"{median(np.mean([one[stage] or 0 for one in batch]) for batch in stages[2:]):.2f}" for stage in STAGES]
-    return ["explained" if query else "plain", f"{len(rows) / median(spent[2:]):.0f}", *means]
+def whole_path(device: str, batches: Sequence[int], rounds: int) -> str:
+    """The table of pictures a second for one process, and where the bound lies."""
+    threads = len(os.sched_getaffinity(0))
+    found: list[Flow] = []
+    for precision in AGREEMENT:
+        settings = {"device": device, "precision": precision, "threads": threads}
+        with opened(Recipe("gpu", ARCHITECTURE, weights="none", settings=settings)) as pipeline:
+            folded = any(isinstance(module, FoldedBatchNorm) for module in pipeline.engine.network.modules())
+            assert folded, f"{precision}: the pipeline's network is not folded"
+            found += [flow for batch in batches for flow in flows(pipeline, batch, rounds)]
+    rows = [
+        [
+            *(flow.precision, str(flow.pictures), flow.kind, f"{flow.rate:.0f}", f"{flow.ratio:.2f}"),
+            *(f"{flow.stages[stage]:.2f}" for stage in STAGES),
+            *(f"{part:.2f}" for part in parts(flow, threads)),
+        ]
+        for flow in found
+    ]
+    head = ["precision", "pictures", "kind", "pictures/s", "of plain", *STAGES, "processor", "GPU"]
+    note = (
+        f"From JPEG bytes ({told(SMALL)}) to JSON, one batch at a time in one process with {threads} threads; "
+        "`of plain` is the median of the rounds' ratios. Stages are in milliseconds a picture: input, forward and "
+        "explain are the times of whole batches divided by their pictures, the others a picture's own, of which "
+        "several are in work at a time. `processor` is these over the threads, and input; `GPU` is forward and explain."
+    )
+    sentences = " ".join(bound(flow, threads) for flow in found if flow.kind == "explained")
+    return f"{note}\n\n{report.table(head, rows)}\n\n{sentences}"
 
 
 def main() -> None:
@@ -126,30 +270,16 @@ def main() -> None:
     if not torch.cuda.is_available():
         print("There is no GPU here (torch.cuda.is_available() is false): nothing measured.")
         return
-    head = ["pictures", "plain forward", "1 class", "5 classes", "captum, 1 class", "pytorch-grad-cam, 1 class"]
-    text = [f"`python benchmarks/gpu.py` on {torch.cuda.get_device_name()}: ResNet-50, 224x224, time of the device."]
-    for precision in ("float32", "bfloat16"):
-        engine = engine_on("cuda", precision)
-        off = disagreement(engine_on("cpu", "float32"), engine)
-        assert off <= AGREEMENT[precision], f"{precision}: CPU and GPU disagree by {off:.1e}"
-        rows = [cost(engine, n, options.rounds, precision == "float32") for n in tqdm(options.batches, unit="batch")]
-        text.append(f"{precision}, at most {off:.0e} of the largest value away from the CPU:")
-        text.append(report.table(head, rows))
-    text.append(whole_path(max(options.batches), options.rounds))
+    warnings.filterwarnings("ignore", category=UserWarning)  # the peers', about their own hooks
+    reference = engine_on("cpu", "float32")
+    text = [
+        "`python benchmarks/gpu.py`: ResNet-50, 224x224, times of the GPU over those of the plain forward just before "
+        f"and after, medians of {options.rounds} rounds; peers in fewer.",
+        *(costs(precision, reference, "cuda", options.batches, options.rounds) for precision in AGREEMENT),
+        whole_path("cuda", sorted({BATCH, max(options.batches)}), max(3, options.rounds // 4)),
+    ]
     print("\n\n".join(text))
     report.write("The engine on a GPU", "\n\n".join(text))
-
-
-def whole_path(batch: int, rounds: int) -> str:
-    """The table of pictures a second, for one process with all cores."""
-    images = [image for _, image in zip(range(batch), photographs(SMALL) * batch, strict=False)]
-    recipe = Recipe("gpu", ARCHITECTURE, weights="none", settings={"device": "cuda"})
-    with opened(recipe) as pipeline:
-        rows = [flow(pipeline, images, query, max(3, rounds // 4)) for query in ("", "explain=true")]
-    note = (
-        f"From JPEG bytes (500x375) to JSON, {batch} pictures at once; milliseconds a picture while it is in a stage:"
-    )
-    return f"{note}\n\n{report.table(['', 'pictures/s', *STAGES], rows)}"
 
 
 if __name__ == "__main__":

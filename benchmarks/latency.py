@@ -24,7 +24,7 @@ from tqdm import tqdm
 import load
 import report
 from camserve.stack import Stack
-from contenders import BATCH, NETWORKS, RESNET, camserve, direct, ours, prepare
+from contenders import BATCH, NETWORKS, RESNET, UNSHED, camserve, direct, ours, prepare
 from photographs import SMALL, photographs, told, weight
 
 CLIENTS = 8
@@ -142,10 +142,10 @@ def main() -> None:
     report.write(
         "Serving: latency",
         f"`python benchmarks/latency.py`: eight photographs, JPEG, {told(SMALL)}, {weight(list(plan.pictures))} on "
-        f"average; one worker, two threads, clients and servers on two cores. p99: Poisson arrivals at {SHARE:.0%} of "
-        f"the rate that {FILLING} clients reach in a closed loop, {plan.rounds} alternating blocks of {plan.seconds:g} "
-        f"s each, pooled. One client alone: medians of {plan.pairs} alternating pairs; differences are medians of the "
-        f"pairs' own. Throughput: medians of {plan.rounds} alternating turns.\n\n{table}",
+        f"average; one worker, two threads, clients and servers on two cores. {UNSHED} p99: Poisson arrivals at "
+        f"{SHARE:.0%} of the rate that {FILLING} clients reach in a closed loop, {plan.rounds} alternating blocks of "
+        f"{plan.seconds:g} s each, pooled. One client alone: medians of {plan.pairs} alternating pairs; differences "
+        f"are medians of the pairs' own. Throughput: medians of {plan.rounds} alternating turns.\n\n{table}",
     )
 
 

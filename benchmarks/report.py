@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
+import psutil
 import torch
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
@@ -21,14 +23,28 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def machine() -> str:
-    """Processor, threads and versions in one line."""
+    """Processor, memory, GPU, threads and versions in one line; the processors are those that may be used."""
     info = Path("/proc/cpuinfo")
     found = re.search(r"model name\s*: (.*)", info.read_text()) if info.exists() else None
     processor = found[1] if found else platform.processor() or platform.machine()
-    return (
-        f"{processor}, {torch.get_num_threads()} threads, Python {platform.python_version()}, "
-        f"torch {torch.__version__}, {date.today().isoformat()}"
-    )
+    parts = [
+        processor,
+        f"{len(os.sched_getaffinity(0))} of {os.cpu_count()} processors",
+        f"{psutil.virtual_memory().total / 1e9:.0f} GB",
+        "bfloat16" if has_bfloat16() else "no bfloat16",
+        *([torch.cuda.get_device_name()] if torch.cuda.is_available() else []),
+        f"{torch.get_num_threads()} threads",
+        f"Python {platform.python_version()}",
+        f"torch {torch.__version__}",
+        date.today().isoformat(),
+    ]
+    return ", ".join(parts)
+
+
+def has_bfloat16() -> bool:
+    """Whether the processor has arithmetic for it."""
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))
 
 
 def write(title: str, text: str) -> None:

@@ -23,7 +23,7 @@ import load
 import meter
 import report
 from camserve.stack import Stack
-from contenders import BATCH, LITE, NETWORKS, PRECISIONS, RESNET, camserve, ours, peer, prepare, theirs
+from contenders import BATCH, LITE, NETWORKS, RESNET, UNSHED, camserve, ours, peer, precisions, prepare, theirs
 from photographs import LARGE, SMALL, Size, photographs, told, weight
 
 CLIENTS = 8
@@ -74,7 +74,7 @@ def targets(network: str, folder: Path, running: ExitStack) -> tuple[dict[str, l
     """What is compared, all of it up; and the stack whose metrics are read."""
     found: dict[str, load.Target] = {}
     stacks = {}
-    for name, settings in PRECISIONS.items():
+    for name, settings in precisions().items():
         stack = stacks[name] = running.enter_context(camserve(network, folder, name, settings))
         kinds = QUERIES if name == EXACT else ("plain", "explained")
         found |= {kind if name == EXACT else f"{name} {kind}": ours(stack, QUERIES[kind]) for kind in kinds}
@@ -178,7 +178,7 @@ def main() -> None:
     how = (
         f"{CLIENTS} clients in a closed loop with eight photographs, JPEG, {files}; medians of {options.rounds} rounds "
         f"of turns of {options.seconds:g} s. Every server has one worker, two threads and batches of up to {BATCH}; "
-        "clients and servers share two cores."
+        f"clients and servers share two cores. {UNSHED}"
     )
     write(ratios, stages, how)
 

@@ -1,44 +1,51 @@
 """Workers, threads, batch size and delay: requests a second and latency of the embedded model, through the gateway.
 
-    python benchmarks/sizing.py [--seconds 8]
+    python benchmarks/sizing.py [--seconds 5] [--rounds 5]
 
-For each setting the real stack is started; clients in a closed loop ask for the sample picture, plain and explained in
-turn, and then one client alone. The figures compare settings on one machine; set the defaults by your own.
+A stack for each setting, all of them up at once: nine workers, some 10 GB of memory. In every round each in turn, the
+next round in reverse, is asked for the sample picture by clients in a closed loop, plain and then explained, and by
+one client alone. The figures compare settings on one machine; set the defaults by your own.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import tempfile
-import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import median, quantiles
 from typing import NamedTuple
 
-import requests
 from tqdm import tqdm
 
+import load
 import report
-from camserve.archive import Recipe, build
-from camserve.model import embedded
-from camserve.stack import Ports, Stack
+from camserve.stack import Stack
+from contenders import LITE, UNSHED, camserve, ours, prepare
 
 ROOT = Path(__file__).parents[1]
 CAT = (ROOT / "handler" / "camserve" / "page" / "samples" / "cat.jpg").read_bytes()
 CLIENTS = 8
+EXPLAINED = "?explain=true"
 
 
 class Setting(NamedTuple):
-    """One row of the table."""
+    """The first columns of a row; the delay is in milliseconds."""
 
     workers: int
     threads: int
     batch: int
     delay: int
+
+
+class Turn(NamedTuple):
+    """What a stack did in one round: answers a second, and seconds of the plain ones."""
+
+    plain: float
+    explained: float
+    p99: float
+    alone: float
 
 
 SETTINGS = (
@@ -50,71 +57,62 @@ SETTINGS = (
 )
 
 
-@contextmanager
-def running(setting: Setting, folder: Path) -> Iterator[str]:
-    """The stack with a setting; gives the URL to ask."""
+def started(setting: Setting, folder: Path, running: ExitStack) -> Stack:
+    """The stack with a setting, ready."""
     server = {
         "minWorkers": setting.workers,
         "maxWorkers": setting.workers,
         "batchSize": setting.batch,
         "maxBatchDelay": setting.delay,
-        "responseTimeout": 60,
-        "jobQueueSize": 64,
     }
-    recipe = Recipe(
-        "bench", embedded.ARCHITECTURE, server=server, settings={"threads": setting.threads, "shed_after_ms": 0}
-    )
-    build(recipe, folder)
-    stack = Stack(folder, "bench", "bench.mar", Ports.free(), ROOT / "config", folder / "state", os.environ)
-    with stack:
-        stack.wait_ready()
-        yield f"{stack.url}/predictions/bench"
+    name = "sizing_" + "_".join(map(str, setting))
+    return running.enter_context(camserve(LITE, folder, name, {"threads": setting.threads}, **server))
 
 
-def latencies(url: str, clients: int, seconds: float) -> list[float]:
-    """Seconds each answer took while so many clients asked without a pause."""
-    end = time.monotonic() + seconds
-
-    def client(_: int) -> list[float]:
-        taken = []
-        with requests.Session() as session:
-            while (start := time.monotonic()) < end:
-                session.post(url, CAT, timeout=60).raise_for_status()
-                taken.append(time.monotonic() - start)
-        return taken
-
-    with ThreadPoolExecutor(clients) as pool:
-        return [one for taken in pool.map(client, range(clients)) for one in taken]
+def turn(stack: Stack, seconds: float) -> Turn:
+    """Many clients, plain and then explained, and one client alone."""
+    plain = load.closed(ours(stack), [CAT], CLIENTS, seconds)
+    explained = load.closed(ours(stack, EXPLAINED), [CAT], CLIENTS, seconds)
+    alone = load.closed(ours(stack), [CAT], 1, seconds / 2)
+    p99 = quantiles([answer.seconds for answer in plain.answers], n=100)[-1]
+    return Turn(plain.rate, explained.rate, p99, median(answer.seconds for answer in alone.answers))
 
 
-def measured(setting: Setting, seconds: float) -> list[str]:
-    """One row: rates with many clients, their 99th percentile, and the latency of one client alone."""
-    with tempfile.TemporaryDirectory() as folder, running(setting, Path(folder)) as url:
-        latencies(url, CLIENTS, seconds / 2)  # warm
-        plain, explained = latencies(url, CLIENTS, seconds), latencies(f"{url}?explain=true", CLIENTS, seconds)
-        alone = latencies(url, 1, seconds / 2)
-    return [
-        *map(str, setting),
-        f"{len(plain) / seconds:.0f}",
-        f"{len(explained) / seconds:.0f}",
-        f"{quantiles(plain, n=100)[-1] * 1e3:.0f} ms",
-        f"{median(alone) * 1e3:.0f} ms",
-    ]
+def measured(stacks: Mapping[Setting, Stack], seconds: float, rounds: int) -> dict[Setting, list[Turn]]:
+    """Rounds of turns, every second one in reverse."""
+    found: dict[Setting, list[Turn]] = {setting: [] for setting in stacks}
+    for stack in stacks.values():
+        turn(stack, seconds / 2)  # warm
+    order = [setting for number in range(rounds) for setting in (reversed(stacks) if number % 2 else stacks)]
+    for setting in tqdm(order, unit="turn"):
+        found[setting].append(turn(stacks[setting], seconds))
+    return found
+
+
+def row(setting: Setting, turns: list[Turn]) -> list[str]:
+    """One line of the table: the medians of the rounds."""
+    plain, explained, p99, alone = (median(values) for values in zip(*turns, strict=True))
+    return [*map(str, setting), f"{plain:.0f}", f"{explained:.0f}", f"{p99 * 1e3:.0f} ms", f"{alone * 1e3:.0f} ms"]
 
 
 def main() -> None:
     """Measure and write the section."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=8, help="of each measurement (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=5, help="of each measurement (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
     options = parser.parse_args()
-    rows = [measured(setting, options.seconds) for setting in tqdm(SETTINGS, unit="setting")]
+    prepare()
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as running:
+        stacks = {one: started(one, Path(folder), running) for one in tqdm(SETTINGS, desc="starting", unit="stack")}
+        found = measured(stacks, options.seconds, options.rounds)
     head = ["workers", "threads", "batch", "delay (ms)", "plain/s", "explained/s", "plain p99", "one client, median"]
-    print(report.table(head, rows))
+    table = report.table(head, [row(setting, turns) for setting, turns in found.items()])
+    print(table)
     report.write(
         "Workers, threads, batches",
         f"`python benchmarks/sizing.py`: the embedded model behind the gateway, {CLIENTS} clients in a closed loop "
-        f"with a 451x300 JPEG, {options.seconds:.0f} s each; clients and servers share the machine.\n\n"
-        f"{report.table(head, rows)}",
+        f"with a 451x300 JPEG; medians of {options.rounds} alternating rounds, {options.seconds:g} s for each kind of "
+        f"request. All stacks are up, the others idle; clients and servers share two cores. {UNSHED}\n\n{table}",
     )
 
 
