@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,7 +54,7 @@ def _load(context: Any) -> Pipeline:
     config = context.model_yaml_config or {}
     properties = context.system_properties
     settings = Settings.read(config.get("camserve") or {})
-    threads = settings.threads or max(1, (os.cpu_count() or 1) // _setting(context, "maxWorkers"))
+    threads = settings.threads or max(1, machine.cores() // _setting(context, "maxWorkers"))
     machine.prepare(threads)
     gpu = properties.get("gpu_id")
     model = context.manifest["model"]

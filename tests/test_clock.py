@@ -1,4 +1,4 @@
-"""Time by stage."""
+"""Time by stage, and deadlines."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from camserve.clock import Clock
+from camserve.clock import Clock, Deadline
 
 
 def test_a_stage_takes_its_wall_time_in_milliseconds():
@@ -51,3 +51,15 @@ def test_the_values_given_are_copied():
     given = {"queue": 1.0}
     Clock(given).add("queue", 1.0)
     assert given == {"queue": 1.0}
+
+
+def test_a_deadline_passes_once_its_time_is_over():
+    deadline = Deadline(30)
+    assert not deadline.passed
+    time.sleep(0.03)
+    assert deadline.passed
+
+
+def test_a_deadline_of_zero_never_passes():
+    assert not Deadline(0).passed
+    assert not Deadline().passed

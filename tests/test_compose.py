@@ -259,7 +259,8 @@ def test_the_gateway_is_told_all_its_template_asks_for():
 
 def test_the_gateways_defaults_are_those_of_camserve_serve(tmp_path):
     local = Stack(tmp_path, "classifier", "classifier.mar", Ports(), ROOT / "config", tmp_path, {})._gateway_values()
-    here = {name: addresses(str(value)) for name, value in service("gateway")["environment"].items()}
+    environment = service("gateway")["environment"]
+    here = {name: addresses(str(value)).replace("$$", "$") for name, value in environment.items()}
     of_their_own = {"CAMSERVE_TORCHSERVE", "CAMSERVE_PAGE"}
     assert {name: here[name] for name in local.keys() - of_their_own} == {
         name: value for name, value in local.items() if name not in of_their_own
@@ -345,6 +346,7 @@ def test_with_tls_nobody_gets_in_without():
     listens = gateway["environment"]["CAMSERVE_LISTEN"]
     assert not service("gateway")["ports"][0].endswith(f":{listens}")
     assert f"reverse_proxy {{$CAMSERVE_UPSTREAM:gateway:{listens}}}" in read("config/caddy/Caddyfile")
+    assert gateway["environment"]["CAMSERVE_CLIENT_ADDRESS"] == "$$http_x_forwarded_for", "all come from Caddy"
     assert gateway["networks"] == ["front"]
     assert compose("docker-compose.tls.yml")["networks"] == {"front": {"internal": True}}
     assert [addresses(port) for port in service("tls")["ports"]] == ["0.0.0.0:80:8080", "0.0.0.0:443:8443"]

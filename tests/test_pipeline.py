@@ -395,7 +395,9 @@ def test_a_shed_batch_is_one_plain_forward_and_no_canvas(busy, monkeypatch):
 
     def spy(name):
         real = getattr(busy.engine, name)
-        monkeypatch.setattr(busy.engine, name, lambda x, tasks: asked.append(list(tasks)) or real(x, tasks))
+        monkeypatch.setattr(
+            busy.engine, name, lambda x, tasks, *more: asked.append(list(tasks)) or real(x, tasks, *more)
+        )
 
     def refuse(*_: object) -> None:
         raise AssertionError("a canvas that nobody will draw on")
@@ -603,6 +605,18 @@ def test_the_wait_in_the_queue_is_told_where_it_is_known(seeded, start, known):
     assert (250 <= waited < 5_000) if known else waited is None
 
 
+# --- time -------------------------------------------------------------------------------------------------
+
+
+def test_what_is_not_explained_in_time_is_given_up_and_no_prediction_is(tmp_path):
+    hurried = loaded(tmp_path, toynets.SEEDED, "Seeded", explain_within_ms=1e-3)
+    plain, explained = hurried.answer([row(), row(explain="true", classes="top:3", maps="overlay,grid")])
+    assert valid(explained)["predictions"] == valid(plain)["predictions"]
+    classes = valid(explained)["explanation"]["classes"]
+    assert [one["status"] for one in classes] == ["failed"] * 3
+    assert {one["reason"] for one in classes} == {engine.LATE}
+
+
 # --- load ---------------------------------------------------------------------------------------------------
 
 
@@ -637,10 +651,28 @@ def test_a_batch_too_large_for_the_gpu_is_split(room, tmp_path, seeded, caplog):
             assert ours["explanation"]["status"] == "ok"
             mine, other = (grid(one["explanation"]["classes"][0]) for one in (ours, theirs))
             np.testing.assert_allclose(mine, other, atol=1e-4)
-    assert "camserve: the GPU has no room for 8 pictures at once; the batch is split" in caplog.messages
+    assert "camserve: a batch of 8 pictures failed and is split: OutOfMemoryError" in caplog.messages
 
 
 def test_a_picture_for_which_the_gpu_has_no_room_gets_an_error_of_its_own(tmp_path, caplog):
     answers = cramped(tmp_path, 0).answer([row(), row(explain="true"), row(b"no picture")])
     assert [answer.status for answer in answers] == [500, 500, 415]
-    assert caplog.messages.count("camserve: the GPU has no room for one picture") == 2
+    assert caplog.messages.count("camserve: the forward failed") == 2
+
+
+def test_a_picture_on_which_the_network_fails_fails_alone(tmp_path, seeded, monkeypatch):
+    """Whatever the reason: the batch is tried in parts until the picture is by itself."""
+    pipeline, forward = loaded(tmp_path, toynets.SEEDED, "Seeded"), engine.Engine.forward
+    dark = pipeline.answer([row(encoded(np.zeros((80, 90, 3), np.uint8)))])[0]
+    assert dark.status == 200
+
+    def picky(own, inputs, tasks):
+        if (inputs.amax((1, 2, 3)) == inputs.amin((1, 2, 3))).any():
+            raise RuntimeError("a picture without contrast")
+        return forward(own, inputs, tasks)
+
+    monkeypatch.setattr(engine.Engine, "forward", picky)
+    rows = [row(encoded(noise(80, 90, seed)), explain="true") for seed in range(7)]
+    rows.insert(3, row(encoded(np.zeros((80, 90, 3), np.uint8)), explain="true"))
+    answers = pipeline.answer(rows)
+    assert [answer.status for answer in answers] == [200] * 3 + [500] + [200] * 4

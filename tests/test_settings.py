@@ -35,6 +35,7 @@ def test_the_defaults_are_the_documented_limits():
         "max_channels": 16,
         "max_option_bytes": 2_000,
     }
+    assert settings.explain_within_ms == 10_000
 
 
 def test_a_variable_beats_the_file_and_the_file_beats_the_default():

@@ -90,7 +90,8 @@ def opened(recipe: Recipe) -> Iterator[Pipeline]:
         else:
             name, version, config = recipe.name, recipe.version, _fill(content, recipe)
         settings = Settings.read(config.get("camserve") or {})
-        threads = settings.threads or os.cpu_count() or 1
+        settings = settings.model_copy(update={"explain_within_ms": 0})  # nobody else waits
+        threads = settings.threads or machine.cores()
         machine.prepare(threads)
         yield Pipeline.load(content, settings, name, version, threads)
 

@@ -17,6 +17,11 @@ _KEPT = 2**30
 """Bytes of freed memory that stay with the process."""
 
 
+def cores() -> int:
+    """The processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def prepare(threads: int) -> None:
     """Set the threads of one forward, and keep the memory of the last forward for the next.
 
@@ -28,6 +33,7 @@ def prepare(threads: int) -> None:
     # Rows run in threads of our own. A small product that wakes a thread waits for it where the machine is busy.
     cv2.setNumThreads(1)
     threadpool_limits(1, user_api="blas")  # NumPy's and OpenCV's; torch has its own
+    torch.backends.cudnn.allow_tf32 = False  # on a GPU: float32 is float32
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch reads it at its first large tensor: huge pages
     try:
         mallopt = ctypes.CDLL(None).mallopt

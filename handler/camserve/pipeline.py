@@ -16,11 +16,11 @@ import numpy as np
 import torch
 
 from camserve import response
-from camserve.cam.engine import FAILED, Engine
+from camserve.cam.engine import FAILED, LATE, Engine
 from camserve.cam.gates import BATCHES, prove
 from camserve.cam.methods import METHODS
 from camserve.cam.quality import assess
-from camserve.clock import Clock
+from camserve.clock import Clock, Deadline
 from camserve.describe import describe
 from camserve.errors import InternalError, InvalidOption, RequestError, SetupError
 from camserve.imaging.budget import Allowance, Budget
@@ -142,13 +142,14 @@ class Pipeline:
     def answer(self, rows: Sequence[Row]) -> list[Answer]:
         """One answer a row, in order. A row that fails is answered with its own error."""
         arrival, start = time.time(), time.perf_counter()
+        deadline = Deadline(self.settings.explain_within_ms)
         calls = [_attempt(self._read, row) for row in rows]
         asks = [ask for call in calls if isinstance(call, Call) for ask in self._asked(call, arrival)]
         waits = [ask.waited for ask in asks if ask.waited is not None]
         shed = self.shedding.sheds(max(waits, default=None))  # then the batch is predicted and not explained
         jobs = self._each(partial(self._prepare, shed=shed), asks)
-        judged = self._judge([job for job in jobs if isinstance(job, _Job)])
-        finished = iter(self._each(self._draw, _paired(jobs, judged)))
+        judged = self._judge([job for job in jobs if isinstance(job, _Job)], deadline)
+        finished = iter(self._each(partial(self._draw, deadline=deadline), _paired(jobs, judged)))
         served = [
             self._respond(row, call, finished, len(jobs), _queue_wait(row, arrival))
             for row, call in zip(rows, calls, strict=True)
@@ -202,37 +203,38 @@ class Pipeline:
             fitted(picture, options.max_side) if drawn else None,
         )
 
-    def _judge(self, jobs: Sequence[_Job]) -> list[Verdict | RequestError]:
+    def _judge(self, jobs: Sequence[_Job], deadline: Deadline) -> list[Verdict | RequestError]:
         """One forward for all rows, then maps for those that ask or whose rule holds."""
         if not jobs:
             return []
         clock, verdicts = Clock(), None
         try:
-            verdicts = self._verdicts(jobs, clock)
-        except torch.OutOfMemoryError:
-            pass  # with its traceback goes what the failed forward holds; only then is there room for another
-        except Exception:
-            _log.exception("camserve: the forward failed")
-            return [InternalError() for _ in jobs]
+            verdicts = self._verdicts(jobs, clock, deadline)
+        except Exception as error:
+            if len(jobs) > 1:
+                _log.warning(
+                    "camserve: a batch of %d pictures failed and is split: %s", len(jobs), type(error).__name__
+                )
+            else:
+                _log.exception("camserve: the forward failed")
+        # Not before here: with the error's traceback goes what the failed forward holds of the GPU.
         if verdicts is None:
-            return self._judge_halves(jobs)
+            return self._judge_halves(jobs, deadline)
         for job in jobs:
             for stage, ms in clock.milliseconds.items():
                 job.clock.add(stage, ms or 0.0)
         return verdicts
 
-    def _judge_halves(self, jobs: Sequence[_Job]) -> list[Verdict | RequestError]:
-        """A batch for which the GPU has no room, in two parts."""
+    def _judge_halves(self, jobs: Sequence[_Job], deadline: Deadline) -> list[Verdict | RequestError]:
+        """A batch that failed, in two parts: the GPU had no room for all, or one picture's fault is that one's."""
         if len(jobs) == 1:
-            _log.error("camserve: the GPU has no room for one picture")
             return [InternalError()]
-        _log.warning("camserve: the GPU has no room for %d pictures at once; the batch is split", len(jobs))
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         half = len(jobs) // 2
-        return self._judge(jobs[:half]) + self._judge(jobs[half:])
+        return self._judge(jobs[:half], deadline) + self._judge(jobs[half:], deadline)
 
-    def _verdicts(self, jobs: Sequence[_Job], clock: Clock) -> list[Verdict | RequestError]:
+    def _verdicts(self, jobs: Sequence[_Job], clock: Clock, deadline: Deadline) -> list[Verdict | RequestError]:
         """Predictions and maps of a batch; the stages' times go to `clock`."""
         with clock.stage("preprocess"):
             inputs = to_input([job.prepared.view for job in jobs], self.preprocessing, self.device)
@@ -245,7 +247,7 @@ class Pipeline:
         reasons = [trigger(job.options.explain, rule, chance) for job, chance in zip(jobs, chances, strict=True)]
         with clock.stage("explain"):
             tasks = [self._measured(task) if why and task else None for task, why in zip(asking, reasons, strict=True)]
-            maps = self.engine.maps(trace, tasks)
+            maps = self.engine.maps(trace, tasks, deadline)
         shed = [why is not None and job.shed for job, why in zip(jobs, reasons, strict=True)]
         return [
             Verdict(*row) if np.isfinite(row[0]).all() else _not_finite()
@@ -258,7 +260,7 @@ class Pipeline:
         turn = plain and random.random() < self.settings.verify_share  # noqa: S311
         return replace(task, verify=task.verify or turn)
 
-    def _draw(self, pair: tuple[_Job | RequestError, Verdict | RequestError | None]) -> Outcome:
+    def _draw(self, pair: tuple[_Job | RequestError, Verdict | RequestError | None], deadline: Deadline) -> Outcome:
         """Maps to pictures and regions."""
         job, verdict = pair
         for fault in pair:
@@ -266,7 +268,7 @@ class Pipeline:
                 raise fault
         assert isinstance(job, _Job)
         assert isinstance(verdict, Verdict)
-        drawn = [self._drawn(one, job, verdict) for one in verdict.maps]
+        drawn = [self._drawn(one, job, verdict, deadline) for one in verdict.maps]
         verdict = replace(verdict, maps=tuple(one for one, _, _ in drawn))
         for stage in ("render", "encode"):
             job.clock.add(stage, 0.0)
@@ -281,10 +283,14 @@ class Pipeline:
             job.clock.milliseconds,
         )
 
-    def _drawn(self, one: ClassMap, job: _Job, verdict: Verdict) -> tuple[ClassMap, Drawing, Quality | None]:
-        """A class's map with its pictures and its quality; the class failed where they cannot be made."""
+    def _drawn(
+        self, one: ClassMap, job: _Job, verdict: Verdict, deadline: Deadline
+    ) -> tuple[ClassMap, Drawing, Quality | None]:
+        """A class's map with its pictures and its quality; the class failed where they cannot be made, or too late."""
         if one.map is None:
             return one, Drawing(), None
+        if deadline.passed:
+            return replace(one, map=None, failure=LATE), Drawing(), None
         try:
             drawing = draw(one.map, job.options, job.prepared, self.settings.max_overlay_bytes, job.clock)
             return one, drawing, self._quality(one.map, job.task, verdict)

@@ -170,6 +170,8 @@ class Settings(Section):
     """Classes explained for one picture."""
     max_channels: int = Field(16, ge=0, le=16)
     """Channels returned for one class."""
+    explain_within_ms: float = Field(10_000, ge=0)
+    """What of a batch is not explained so many milliseconds after its work began is given up; 0 never is."""
     max_option_bytes: int = Field(2_000, ge=100)
     """One option's value, as text or JSON."""
 

@@ -81,7 +81,7 @@ def test_what_is_hidden_is_the_blurred_input():
     one = inputs(1)[0]
     evidence = np.zeros((4, 4), np.float32)
     evidence[0, :] = 1  # the upper quarter, and one of 16 cells is 4 = ceil(3.2)
-    verify(Watch(), [one], [evidence], [0])
+    list(verify(Watch(), [one], [evidence], [0]))
     untouched, without_top = seen[0][0], seen[0][1]
     assert torch.equal(untouched, one)
     sigma = 0.1 * 32
@@ -98,7 +98,7 @@ def test_many_maps_are_measured_in_bounded_batches():
             sizes.append(len(x))
             return x.mean((2, 3))
 
-    verify(Watch(), list(inputs(8)) * 3, [np.eye(4, dtype=np.float32)] * 24, [0] * 24)
+    list(verify(Watch(), list(inputs(8)) * 3, [np.eye(4, dtype=np.float32)] * 24, [0] * 24))
     assert sum(sizes) == 24 * 5
     assert max(sizes) <= 32
 
@@ -110,7 +110,7 @@ def test_an_input_is_blurred_once_however_many_maps_it_has(monkeypatch):
     monkeypatch.setattr(deletion, "blurred", lambda one: calls.append(one) or one)
     batch = inputs(2)
     rows = [batch[0], batch[0], batch[1], batch[0]]
-    verify(lambda x: x.mean((2, 3)), rows, [np.eye(4, dtype=np.float32)] * 4, [0] * 4)
+    list(verify(lambda x: x.mean((2, 3)), rows, [np.eye(4, dtype=np.float32)] * 4, [0] * 4))
     assert len(calls) == 2
 
 

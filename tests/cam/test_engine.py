@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,9 +11,10 @@ from torch import Tensor, nn
 
 import reference
 from camserve.cam import engine as engines
-from camserve.cam.engine import FAILED, Engine
+from camserve.cam.engine import FAILED, LATE, Engine
 from camserve.cam.gates import prove
 from camserve.cam.methods import METHODS
+from camserve.clock import Deadline
 from camserve.model.architectures import TOKENS
 from camserve.records import Task
 from networks import CLASSES, DEFAULTS, EXACT, KINDS, Patches, inputs, network, seeded
@@ -245,6 +248,38 @@ def test_one_forward_and_no_more_backwards_than_needed(engine_of, monkeypatch, k
     finally:
         handle.remove()
     assert (len(forwards), len(calls)) == (1, backwards)
+
+
+# --- time ---------------------------------------------------------------------------------------------------
+
+
+class Looks(Deadline):
+    """Passes once it was looked at so many times."""
+
+    def __init__(self, most: int) -> None:
+        self.left = most
+
+    @property
+    def passed(self) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+
+@pytest.mark.parametrize("method", ["gradcam", "saliency"])
+def test_classes_after_the_deadline_are_given_up(engine_of, method):
+    engine = engine_of("tail gradient")
+    ask = task(method, "features.2" if method == "gradcam" else "", 5)
+    (maps,) = engine.maps(engine.forward(inputs(1), [ask]), [ask], Looks(2))
+    assert [one.map is not None for one in maps] == [True, True, False, False, False]
+    assert [one.failure for one in maps[2:]] == [LATE] * 3
+
+
+def test_maps_after_the_deadline_are_not_verified_but_kept(engine_of):
+    engine = engine_of("closed form")
+    ask = replace(task("gradcam", "features", 5), verify=True)
+    (maps,) = engine.maps(engine.forward(inputs(1), [ask]), [ask], Looks(2))
+    assert all(one.map is not None for one in maps)
+    assert [one.verification is not None for one in maps] == [True, True, False, False, False]
 
 
 # --- what goes wrong ----------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 from typing import Any
 
@@ -12,11 +13,12 @@ from judge import outcome
 from PIL import Image
 
 import toynets
+from camserve.cam.engine import LATE
 from camserve.errors import InvalidRequest
 from camserve.pipeline import Pipeline
 from camserve.records import Answer, Row
 from camserve.request import read
-from pictures import encoded, quarters
+from pictures import cat, encoded, quarters
 
 MEGA = 1_000_000
 PICTURE = encoded(quarters())
@@ -103,6 +105,21 @@ CASES = {
         "Option 'classes': expected at most 100 bytes, got 101; the picture belongs in the field 'data'.",
     ),
 }
+
+
+def test_the_dearest_request_that_is_allowed_ends_and_loses_no_prediction(tmp_path):
+    """Eight pictures, ten classes of each, two large PNG of each class: drawing them all takes half a minute."""
+    pipeline = toynets.loaded(tmp_path, explain_within_ms=2_000)
+    large = base64.b64encode(encoded(Image.open(io.BytesIO(cat())).resize((2048, 2048)), "JPEG")).decode()
+    wish = {"explain": "true", "classes": "top:10", "maps": "overlay,heatmap", "image_format": "png", "max_side": 2048}
+    (answer,) = pipeline.answer([body({"instances": [{"b64": large}] * 8, "parameters": wish})])
+    found = json.loads(answer.body)
+    assert answer.status == 200
+    assert len(found["predictions"]) == 8
+    reasons = [one.get("reason") for each in found["explanations"] for one in each["classes"]]
+    assert len(reasons) == 80
+    assert LATE in reasons
+    assert set(reasons) <= {None, LATE}
 
 
 @pytest.mark.parametrize("name", CASES)

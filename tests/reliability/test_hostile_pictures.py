@@ -94,7 +94,7 @@ def test_strips_at_the_limit_and_one_past_it():
 
 def test_scans_at_the_limit_and_one_past_it():
     assert decode(inspect(scans(MOST_SCANS), LIMITS)).width == 64
-    with pytest.raises(TooLarge, match="at most 50 scans"):
+    with pytest.raises(TooLarge, match=f"at most {MOST_SCANS} scans"):
         inspect(scans(MOST_SCANS + 1), LIMITS)
 
 

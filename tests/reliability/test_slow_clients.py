@@ -414,6 +414,19 @@ def test_one_address_may_have_so_many_requests_open_and_others_do_not_care(stack
         assert within(PATIENCE, lambda: requests.post(url, data=b"x", timeout=PATIENCE).status_code == 200)
 
 
+def test_behind_a_proxy_the_address_is_the_one_that_it_names(stack):
+    with beside(stack, CAMSERVE_CLIENT_REQUESTS="1", CAMSERVE_CLIENT_ADDRESS="$http_x_forwarded_for") as proxied:
+
+        def ask(address: str) -> requests.Response:
+            headers = {"X-Forwarded-For": address}
+            return requests.post(proxied.url + "/predictions/echo", data=b"x", headers=headers, timeout=PATIENCE)
+
+        with socket.create_connection(("127.0.0.1", proxied.ports.gateway)) as stalled:
+            stalled.sendall(HEAD + b"X-Forwarded-For: 192.0.2.1\r\nContent-Length: 1000\r\n\r\n")
+            assert within(PATIENCE, lambda: ask("192.0.2.1").status_code == 429)
+            assert ask("192.0.2.2").json()["length"] == 1
+
+
 class From(requests.adapters.HTTPAdapter):
     """Asks from another of this machine's own addresses."""
 

@@ -8,7 +8,7 @@ map that points at the evidence costs the class more probability than its contro
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -27,8 +27,8 @@ _SEED = 0
 
 def verify(
     network: nn.Module, inputs: Sequence[Tensor], shown: Sequence[Floats], class_ids: Sequence[int]
-) -> list[Verification]:
-    """Measure P maps.
+) -> Iterator[Verification]:
+    """Measure P maps, a few at a time as the results are taken.
 
     Args:
         network: returns logits, N x K.
@@ -36,19 +36,17 @@ def verify(
         shown: the maps, each h x w; the highest cells are hidden.
         class_ids: the class whose probability is measured.
 
-    Returns:
+    Yields:
         For each map the probabilities of its class: untouched, without the top, and without each control.
     """
     soft = {one.data_ptr(): blurred(one) for one in {one.data_ptr(): one for one in inputs}.values()}
-    found: list[Verification] = []
     for start in range(0, len(shown), _MAPS_AT_ONCE):
         part = slice(start, start + _MAPS_AT_ONCE)
         pairs = zip(inputs[part], shown[part], strict=True)
         hidden = torch.cat([_variants(one, soft[one.data_ptr()], evidence) for one, evidence in pairs])
         with torch.inference_mode():
             chances = network(hidden).float().softmax(1).unflatten(0, (-1, 2 + CONTROLS))
-        found += [_verification(row[:, k].cpu().numpy()) for row, k in zip(chances, class_ids[part], strict=True)]
-    return found
+        yield from (_verification(row[:, k].cpu().numpy()) for row, k in zip(chances, class_ids[part], strict=True))
 
 
 def _verification(chances: Floats) -> Verification:

@@ -26,11 +26,13 @@ from camserve.cam.rectifiers import backward_rule
 from camserve.cam.targets import Target, column, score
 from camserve.cam.targets import targets as targets_of
 from camserve.cam.threads import alone
+from camserve.clock import Deadline
 from camserve.records import Channel, ClassMap, Floats, Task, shown
 
 _log = logging.getLogger(__name__)
 
 FAILED = "The explanation failed; the server's log has the reason."
+LATE = "There was no time left for the explanation; ask for fewer classes, maps or pictures at once."
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,39 +101,50 @@ class Engine:
         # Here, because with the error's traceback goes what the failed forward holds of the GPU.
         return Trace(inputs, self.forward(inputs, [None] * len(tasks)).logits, {}, broken=True)
 
-    def maps(self, trace: Trace, tasks: Sequence[Task | None]) -> list[list[ClassMap]]:
+    def maps(
+        self, trace: Trace, tasks: Sequence[Task | None], deadline: Deadline | None = None
+    ) -> list[list[ClassMap]]:
         """The maps of each row, in the order of its classes; an empty list for None.
 
-        Never raises: a class that cannot be explained carries its failure, and the others are not touched.
+        Never raises: a class that cannot be explained, or not before the deadline, carries its failure, and the
+        others are not touched.
         """
-        targets = [targets_of(row, trace.logits, task) if task else [] for row, task in enumerate(tasks)]
+        logits = trace.logits.detach().float().cpu().numpy()
+        targets = [
+            targets_of(row, scores, task) if task else []
+            for row, (scores, task) in enumerate(zip(logits, tasks, strict=True))
+        ]
         try:
-            return self._maps(trace, tasks, targets)
+            return self._maps(trace, tasks, targets, deadline or Deadline())
         except Exception:
             _log.exception("camserve: the explanations of a batch failed")
             return [[_failed(target, FAILED) for target in row] for row in targets]
 
     def _maps(
-        self, trace: Trace, tasks: Sequence[Task | None], targets: Sequence[Sequence[Target]]
+        self,
+        trace: Trace,
+        tasks: Sequence[Task | None],
+        targets: Sequence[Sequence[Target]],
+        deadline: Deadline,
     ) -> list[list[ClassMap]]:
         open_targets = [
             row if task and self._needs_backward(task) else [] for row, task in zip(targets, tasks, strict=True)
         ]
         try:
-            gradients = {} if trace.broken else self._gradients(trace, tasks, open_targets)
+            gradients = {} if trace.broken else self._gradients(trace, tasks, open_targets, deadline)
         except Exception:
             _log.exception("camserve: the backward of a batch failed")
             gradients = {}
         with alone():
             together = self._together(trace, tasks, targets, gradients)
-        changed = self._changed(trace, tasks)
+        changed = self._changed(trace, tasks, deadline)
         found = [
-            [together.get(target) or self._attempt(trace, task, target, gradients, changed) for target in row]
+            [together.get(target) or self._attempt(trace, task, target, gradients, changed, deadline) for target in row]
             if task
             else []
             for row, task in zip(targets, tasks, strict=True)
         ]
-        return self._verified(trace, tasks, found)
+        return self._verified(trace, tasks, found, deadline)
 
     def _together(
         self,
@@ -168,9 +181,9 @@ class Engine:
         )
 
     def _verified(
-        self, trace: Trace, tasks: Sequence[Task | None], found: list[list[ClassMap]]
+        self, trace: Trace, tasks: Sequence[Task | None], found: list[list[ClassMap]], deadline: Deadline
     ) -> list[list[ClassMap]]:
-        """The maps with their measure by deletion where it was asked for: one more pass for all of them."""
+        """The maps with their measure by deletion where it was asked for and there is time."""
         asked = [
             (row, j, shown(one.map, task.polarity))
             for row, task in enumerate(tasks)
@@ -178,18 +191,15 @@ class Engine:
             for j, one in enumerate(found[row])
             if one.map is not None
         ]
-        if not asked:
-            return found
+        inputs, class_ids = [trace.inputs[row] for row, _, _ in asked], [found[row][j].class_id for row, j, _ in asked]
         try:
-            inputs = [trace.inputs[row] for row, _, _ in asked]
-            measured = verify(
-                self.network, inputs, [m for _, _, m in asked], [found[r][j].class_id for r, j, _ in asked]
-            )
+            measured = verify(self.network, inputs, [m for _, _, m in asked], class_ids)
+            for row, j, _ in asked:
+                if deadline.passed:
+                    break
+                found[row][j] = replace(found[row][j], verification=next(measured))
         except Exception:
             _log.exception("camserve: the verification of a batch failed")
-            return found
-        for (row, j, _), verification in zip(asked, measured, strict=True):
-            found[row][j] = replace(found[row][j], verification=verification)
         return found
 
     def _attempt(
@@ -199,10 +209,13 @@ class Engine:
         target: Target,
         gradients: Mapping[Target, Tensor],
         changed: Mapping[int, Tensor],
+        deadline: Deadline,
     ) -> ClassMap:
         """The map of one target, or its failure."""
         if target.contrast == target.class_id:
             return _failed(target, "The contrast is the explained class itself.")
+        if deadline.passed:
+            return _failed(target, LATE)
         method = METHODS[task.method]
         lacks_layer = method.has_layer and task.layer not in trace.captured
         lacks_forwards = method.needs == "forwards" and target.row not in changed
@@ -227,13 +240,22 @@ class Engine:
         return self.closed_form is not None and layer == self.closed_form.layer
 
     def _gradients(
-        self, trace: Trace, tasks: Sequence[Task | None], targets: Sequence[Sequence[Target]]
+        self,
+        trace: Trace,
+        tasks: Sequence[Task | None],
+        targets: Sequence[Sequence[Target]],
+        deadline: Deadline,
     ) -> dict[Target, Tensor]:
-        """The gradient of each target's score at its row's layer, C x h x w, by backwards of the tail."""
+        """The gradient of each target's score at its row's layer, C x h x w, by backwards of the tail.
+
+        Those for which there is no time are left out.
+        """
         rounds = max((len(row) for row in targets), default=0)
         names = sorted({task.layer for task, row in zip(tasks, targets, strict=True) if task and row})
         found: dict[Target, Tensor] = {}
         for j in range(rounds):
+            if deadline.passed:
+                break
             current = [row[j] for row in targets if j < len(row)]
             total = torch.stack([score(trace.logits, target) for target in current]).sum()
             gradients = torch.autograd.grad(
@@ -302,11 +324,12 @@ class Engine:
             weights = sign * method.weigh(before, sign * column(changed, target))
         return _evidence(task, [target], activations.float(), weights.float()[None, :, None, None], 1.0, [None])[0]
 
-    def _changed(self, trace: Trace, tasks: Sequence[Task | None]) -> dict[int, Tensor]:
+    def _changed(self, trace: Trace, tasks: Sequence[Task | None], deadline: Deadline) -> dict[int, Tensor]:
         """The logits under changes, C x K, of each row whose method asks for them; all its classes share them."""
         found: dict[int, Tensor] = {}
         for row, task in enumerate(tasks):
-            if task and METHODS[task.method].needs == "forwards" and task.layer in trace.captured:
+            possible = task and METHODS[task.method].needs == "forwards" and task.layer in trace.captured
+            if task and possible and not deadline.passed:
                 try:
                     found[row] = self._forwards(trace, task, row)
                 except Exception:

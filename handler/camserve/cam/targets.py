@@ -18,9 +18,8 @@ class Target:
     contrast: int | None
 
 
-def targets(row: int, logits: Tensor, task: Task) -> list[Target]:
-    """The classes a row explains, resolved from the batch's logits (N x K)."""
-    scores = logits[row].detach().float().cpu().numpy()
+def targets(row: int, scores: Floats, task: Task) -> list[Target]:
+    """The classes a row explains, resolved from its logits (K)."""
     chosen = highest(scores, task.classes) if isinstance(task.classes, int) else task.classes
     return [Target(row, class_id, _contrast(scores, class_id, task)) for class_id in chosen]
 

@@ -19,7 +19,7 @@ from camserve.errors import TooLarge, Undecodable
 
 MOST_READS = 100_000
 """Reads from one file. A parser reads a few times for each block, chunk or marker it meets."""
-MOST_SCANS = 50
+MOST_SCANS = 20
 """Passes of a JPEG over its pixels; encoders make about ten."""
 MOST_SEGMENTS = 10_000
 """Segments of a JPEG, each of up to 64 kB."""

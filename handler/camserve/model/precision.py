@@ -46,7 +46,7 @@ def to_bfloat16(network: nn.Module, layer: nn.Module, probe: Tensor) -> None:
 
 def _is_native(device: str) -> bool:
     if device == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = torch.cpu.get_capabilities()
     return any(bool(capabilities.get(name)) for name in ("amx_bf16", "avx512_bf16", "bf16"))
 

@@ -44,7 +44,7 @@ class Stack:
     nginx.conf.template; logs and the list of processes go to the folder `state`. `environment` (default: this
     process's) is what the processes see; its CAMSERVE_MAX_BODY (default 20m), CAMSERVE_ALLOWED_ORIGIN
     (default empty: CORS off), CAMSERVE_CLIENT_TIMEOUT (30s), CAMSERVE_IDLE_TIMEOUT (75s), CAMSERVE_CLIENT_REQUESTS
-    (512) and what Entrance reads are the gateway's.
+    (512), CAMSERVE_CLIENT_ADDRESS ($remote_addr) and what Entrance reads are the gateway's.
 
     As a context manager it starts on entry and stops on exit.
     """
@@ -180,6 +180,7 @@ class Stack:
             "CAMSERVE_CLIENT_TIMEOUT": self._environment.get("CAMSERVE_CLIENT_TIMEOUT", "30s"),
             "CAMSERVE_IDLE_TIMEOUT": self._environment.get("CAMSERVE_IDLE_TIMEOUT", "75s"),
             "CAMSERVE_CLIENT_REQUESTS": self._environment.get("CAMSERVE_CLIENT_REQUESTS", "512"),
+            "CAMSERVE_CLIENT_ADDRESS": self._environment.get("CAMSERVE_CLIENT_ADDRESS", "$remote_addr"),
         }
 
     def _start(self, private: Path) -> None:
