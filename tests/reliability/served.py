@@ -42,14 +42,14 @@ WHITE = encoded(np.full((40, 40, 3), 255, np.uint8))
 """What the network hangs at."""
 
 
-def archive(store: Path, workers: int, version: str = "1.0", **settings: object) -> Path:
-    """store/faulty.mar."""
+def archive(store: Path, workers: int, version: str = "1.0", patience: int = 60, **settings: object) -> Path:
+    """store/faulty.mar; for so many seconds TorchServe tries to start a worker again before it gives up."""
     store.mkdir(parents=True, exist_ok=True)
     labels = store / "labels.txt"
     labels.write_text("red\ngreen\nblue\n")
     server = {
         **{"minWorkers": workers, "maxWorkers": workers, "batchSize": 8, "maxBatchDelay": 1, "jobQueueSize": 64},
-        **{"responseTimeout": RESPONSE_TIMEOUT, "startupTimeout": 120, "maxRetryTimeoutInSec": 60},
+        **{"responseTimeout": RESPONSE_TIMEOUT, "startupTimeout": 120, "maxRetryTimeoutInSec": patience},
     }
     recipe = Recipe(
         MODEL,

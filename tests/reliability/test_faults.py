@@ -348,11 +348,10 @@ def noise_body() -> bytes:
 
 
 @live
-def test_a_torchserve_that_gave_its_workers_up_is_started_again(stores, tmp_path, long):
+def test_a_torchserve_that_gave_its_workers_up_is_started_again(tmp_path):
     """Something cleaned the temporary folder: no worker can load the model any more."""
-    if not long:
-        return  # TorchServe tries for a minute; what follows is the same as for one that was killed
-    with served(stores(1), tmp_path / "state") as service:
+    archive(tmp_path / "store", 1, patience=5)
+    with served(tmp_path / "store", tmp_path / "state") as service:
         java = service.java
         shutil.rmtree(_temporary(service) / "models")
         service.workers[0].kill()
