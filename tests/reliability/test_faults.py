@@ -14,6 +14,7 @@ import time
 import weakref
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ import requests
 import torch
 from served import (
     COLOURS,
+    DARK,
     RESPONSE_TIMEOUT,
     WHITE,
     Served,
@@ -78,12 +80,44 @@ def pair(stores, tmp_path_factory):
 
 @live
 def test_a_killed_worker_costs_no_request(pair, long):
+    """Not the one that it has in work either, which the gateway sends again."""
     tries = []
-    for number in range(20 if long else 1):
-        victim = pair.workers[number % 2]
-        tries.append(under_load(pair, victim.kill, lambda: _replaced(pair, victim, 2)))  # noqa: B023  # called here
+    for _ in range(20 if long else 1):
+        for file in _had_the_dark_one(pair).values():
+            file.unlink()
+        workers, failed, killed, asked = pair.workers, _failed_at_torchserve(pair), [], []
+        with ThreadPoolExecutor(1) as client:
+
+            def fault(client=client, killed=killed, asked=asked):
+                asked.append(client.submit(pair.ask, DARK))
+                killed.append(_kill_who_has_the_dark_one(pair))
+
+            tries.append(under_load(pair, fault, lambda: _replaced(pair, killed[0], 2)))  # noqa: B023  # called here
+            assert asked[0].result().top == 0
+        assert set(_had_the_dark_one(pair)) == {worker.pid for worker in workers}, "first the one, then the other"
+        assert _failed_at_torchserve(pair) > failed, "the gateway was told of a failure, and asked again"
     report("kill -9 of one of two workers", tries)
     assert [one.failed for one in tries] == [[]] * len(tries)
+
+
+def _kill_who_has_the_dark_one(service: Served) -> psutil.Process:
+    """While it sleeps over the dark picture."""
+    until(lambda: _had_the_dark_one(service), pause=0.01)
+    (pid,) = _had_the_dark_one(service)
+    victim = psutil.Process(pid)
+    victim.kill()
+    return victim
+
+
+def _had_the_dark_one(service: Served) -> dict[int, Path]:
+    """Processes that began to work on a dark picture, each with the file that says so."""
+    return {int(file.name.removeprefix("slow-")): file for file in _temporary(service).glob("slow-*")}
+
+
+def _failed_at_torchserve(service: Served) -> int:
+    """Requests that TorchServe answered with the death of a worker."""
+    lines = (service.state / "logs" / "access_log.log").read_text().splitlines()
+    return sum('HTTP/1.1" 500 ' in line or 'HTTP/1.1" 507 ' in line for line in lines)
 
 
 @live
