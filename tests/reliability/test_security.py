@@ -19,6 +19,7 @@ import psutil
 import pytest
 import requests
 import torch
+from served import until
 
 from camserve.archive import Recipe, build, opened, put
 from camserve.errors import SetupError, StackError
@@ -136,11 +137,14 @@ def listening(stack):
     return found
 
 
-def test_every_port_but_the_gateways_is_on_the_loopback_interface(stack):
+def test_every_port_but_the_gateways_is_on_the_loopback_interface(service):
+    """Of a real model, whose workers open the one that Prometheus scrapes."""
+    stack, ports = service.stack, service.stack.ports
+    until(lambda: ports.scrape in listening(stack))
     found = listening(stack)
-    ports = stack.ports
     assert found.pop(ports.gateway) == {"0.0.0.0"}
-    assert {ports.inference, ports.management, ports.metrics, ports.grpc, ports.grpc_management} <= set(found)
+    inside = {ports.inference, ports.management, ports.metrics, ports.grpc, ports.grpc_management, ports.scrape}
+    assert inside <= set(found)
     assert {address for addresses in found.values() for address in addresses} == {"127.0.0.1"}
 
 
