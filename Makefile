@@ -3,6 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STRICT ?= 0
+SBOM ?= sbom.json
 CODE := handler tests benchmarks docs config
 # A host name in .env adds the file for TLS, unless COMPOSE_FILE there names it already.
 TLS := $(shell grep -qs '^CAMSERVE_HOST=.' .env && ! grep -qs '^COMPOSE_FILE=.*tls' .env && echo :docker-compose.tls.yml)
@@ -55,7 +56,7 @@ stack-down: .env ## Stop the containers; what Prometheus and Grafana keep stays 
 	@umask 077 && sed "s/^GRAFANA_ADMIN_PASSWORD=$$/&$$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')/" .env.example > $@
 	@echo "Wrote .env, the settings of the stack, with a random password for Grafana."
 
-test: .venv/installed ## Run all tests; STRICT=1 makes a skipped test a failure
+test: .venv/installed .audit/installed ## Run all tests; STRICT=1 makes a skipped test a failure
 	CAMSERVE_STRICT=$(STRICT) $(BIN)/python -m pytest
 
 chaos: .venv/installed ## Hostile input, faults, overload and isolation in their long forms (tests/reliability)
@@ -65,7 +66,7 @@ soak: .venv/installed ## An hour of mixed traffic; memory, threads and latency h
 	$(BIN)/python -m pytest tests/reliability/test_soak.py --long -s
 
 sbom: .venv/installed .audit/installed ## Write sbom.json, what is installed as CycloneDX
-	.audit/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o sbom.json $(BIN)/python
+	.audit/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o $(SBOM) $(BIN)/python
 
 audit: .venv/installed .audit/installed ## Look up the installed packages in PyPI's list of known vulnerabilities
 	$(BIN)/python -m pip freeze --exclude-editable > .audit/requirements.txt
