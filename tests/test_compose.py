@@ -100,7 +100,7 @@ def test_grafana_has_no_password_of_ours_and_lets_nobody_in_without_one():
 
 # What a service may do
 
-GRANTS = {"privileged", "cap_add", "network_mode", "pid", "ipc", "devices", "user", "userns_mode", "volumes_from"}
+GRANTS = {"privileged", "cap_add", "network_mode", "pid", "ipc", "devices", "group_add", "userns_mode", "volumes_from"}
 
 
 @each_service
@@ -127,16 +127,40 @@ def test_every_compose_file_is_looked_at():
     assert begun == set(WHOLE)
 
 
-def test_no_service_runs_as_root():
-    """The public images of nginx, Prometheus and Grafana have users of their own; ours name one."""
-    assert service("gateway")["image"].startswith("nginxinc/nginx-unprivileged:")
-    ours = [one["build"] for file in FILES for one in compose(file)["services"].values() if "build" in one]
-    for build in ours:
-        folder = ROOT / (build if isinstance(build, str) else build["context"])
-        users = re.findall(r"^USER (\d+):(\d+)$", (folder / "Dockerfile").read_text(), re.MULTILINE)
-        assert len(users) == 1
-        assert all(int(number) > 10000 for number in users[0])
-    assert len(ours) == 2
+@each_service
+def test_no_service_runs_as_root(name):
+    """Said for each, and not left to its image."""
+    user, _, group = service(name)["user"].partition(":")
+    assert int(user) > 0
+    assert group.isdigit()
+
+
+@pytest.mark.parametrize(("name", "file"), [("torchserve", "Dockerfile"), ("tls", "config/caddy/Dockerfile")])
+def test_an_image_of_ours_has_the_same_user(name, file):
+    """To whom its folders belong. Numbers above 10000 are nobody's on most machines."""
+    assert re.findall(r"^USER (.+)$", read(file), re.MULTILINE) == [service(name)["user"]]
+    assert all(int(number) > 10000 for number in service(name)["user"].split(":"))
+
+
+def test_these_images_are_ours():
+    ours = {name for file in FILES for name, one in compose(file)["services"].items() if "build" in one}
+    assert ours == {"torchserve", "tls"}
+
+
+def test_a_public_image_has_the_user_that_its_volumes_belong_to():
+    """As its Dockerfile makes the user, and the folder behind the volume."""
+    assert {name: service(name)["user"] for name in ("gateway", "prometheus", "grafana")} == {
+        "gateway": "101:101",
+        "prometheus": "65534:65534",
+        "grafana": "472:0",
+    }
+
+
+def test_memory_that_is_mounted_belongs_to_the_user():
+    mounts = [(name, mount) for name in WHOLE for mount in service(name).get("tmpfs", [])]
+    owners = [(name, *re.findall(r"[ug]id=(\d+)", mount)) for name, mount in mounts if "uid=" in mount]
+    assert len(owners) == 7
+    assert [":".join(owner) for _, *owner in owners] == [service(name)["user"] for name, *_ in owners]
 
 
 @each_service

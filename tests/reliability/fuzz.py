@@ -125,15 +125,14 @@ class Tried:
     """Runs cases, sums up and ends the process after the last."""
 
     def __init__(self, cases: int, report: Path, case: Case) -> None:
-        from hostile import memory
-
         self._most, self._report, self._case = cases, report, case
         self._cases, self._outcomes = 0, Counter[str]()
-        Path("/proc/self/clear_refs").write_text("5")  # the peak begins now
-        self._before = memory("VmRSS")
+        self._before = 0
 
     def __call__(self, value: Any) -> None:
         """One case."""
+        if not self._cases:
+            self._begin()
         self._outcomes += self._case(value)
         self._cases += 1
         last = self._cases == self._most
@@ -142,6 +141,13 @@ class Tried:
         if last:
             sys.stdout.flush()
             os._exit(0)
+
+    def _begin(self) -> None:
+        """Memory counts from here: what draws the cases is loaded."""
+        from hostile import memory
+
+        Path("/proc/self/clear_refs").write_text("5")  # the peak begins now
+        self._before = memory("VmRSS")
 
     def _tell(self) -> None:
         from hostile import memory

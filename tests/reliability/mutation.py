@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache, partial
 from random import Random
 
@@ -244,6 +244,96 @@ def _ifd_exif() -> bytes:
     return b"II*\0" + struct.pack("<IH", 8, 65_535) + fields + bytes(4)
 
 
+def gif(frames: bytes, count: int | None = None) -> bytes:
+    """A GIF of 64 x 64 pixels behind these frames, so often or as often as fits a body."""
+    before = b"GIF89a" + struct.pack("<HHBBB", 64, 64, 0x80, 0, 0) + bytes(6)
+    return _filled(before, frames, b";") if count is None else before + frames * count + b";"
+
+
+def gif_frame(left: int, top: int, width: int, height: int, delay: int = 0) -> bytes:
+    """A frame of two black pixels, and nothing for the others."""
+    control = b"!\xf9\4" + struct.pack("<BHBB", 8, delay, 0, 0)
+    return control + b"," + struct.pack("<HHHHB", left, top, width, height, 0) + b"\2\2\4\x0a\0"
+
+
+def apng(announced: int, frames: Iterable[bytes], left: int = 0) -> bytes:
+    """A PNG of 48 x 32 pixels that is the first frame of an animation, so far from its left; more frames follow it."""
+    png = _plain("PNG")
+    head = chunk(b"acTL", struct.pack(">II", announced, 0)) + chunk(b"fcTL", _place_of_frame(0, 48, 32, left))
+    return b"".join([png[:33], head, png[33:-12], *frames, png[-12:]])
+
+
+def apng_frame(number: int, width: int = 1, height: int = 1, left: int = 0) -> bytes:
+    """One frame more, the first being 0, that is shown for no time."""
+    data = struct.pack(">I", 2 * number) + zlib.compress(bytes(4))
+    return chunk(b"fcTL", _place_of_frame(2 * number - 1, width, height, left)) + chunk(b"fdAT", data)
+
+
+def _place_of_frame(sequence: int, width: int, height: int, left: int = 0) -> bytes:
+    return struct.pack(">IIIIIHHBB", sequence, width, height, left, 0, 0, 0, 0, 0)
+
+
+def webp(count: int, left: int = 0) -> bytes:
+    """A WebP of 64 x 64 pixels with so many frames of two by two, shown for no time, all at the same place."""
+    picture = encoded(np.zeros((2, 2, 3), np.uint8), "WEBP", lossless=True)[12:]
+    place = b"".join(number.to_bytes(3, "little") for number in (left // 2, 0, 1, 1, 0)) + b"\0"
+    frame = _riff(b"ANMF", place + picture)
+    head = _riff(b"VP8X", struct.pack("<I", 2) + (63).to_bytes(3, "little") * 2) + _riff(b"ANIM", bytes(6))
+    return _riff(b"RIFF", b"WEBP" + head + frame * count)
+
+
+def _riff(name: bytes, data: bytes) -> bytes:
+    return name + struct.pack("<I", len(data)) + data + bytes(len(data) % 2)
+
+
+def profile(count: int, announced: int, length: int = 65_519, numbered: bool = True) -> bytes:
+    """A JPEG whose colour profile comes in so many pieces, each of which announces how many there are."""
+    parts = [bytes([(at + 1) % 256 if numbered else 1, announced]) + bytes(length) for at in range(count)]
+    segments = b"".join(b"\xff\xe2" + struct.pack(">H", 14 + len(part)) + b"ICC_PROFILE\0" + part for part in parts)
+    jpeg = _plain("JPEG")
+    return jpeg[:2] + segments + jpeg[2:]
+
+
+_MANY = 5_000
+"""Frames that fit into a file which nobody would call large."""
+
+
+def animated() -> dict[str, tuple[Callable[[], bytes], int]]:
+    """Animations that make no sense, and the status each gets: of a good one the first frame is read, and no other."""
+    small, far = gif_frame(0, 0, 1, 1), gif_frame(60_000, 60_000, 5_000, 5_000)
+    return {
+        "a GIF of 5,000 frames that last no time": (lambda: gif(small, _MANY), 200),
+        "a GIF of as many frames as fit": (lambda: gif(small), 200),
+        "a GIF whose later frames are outside": (lambda: gif(small + far, _MANY), 200),
+        "a GIF whose first frame is far outside": (lambda: gif(far, _MANY), 413),
+        "a GIF whose frames have no size": (lambda: gif(gif_frame(0, 0, 0, 0), _MANY), 422),
+        "a GIF of control blocks without a frame": (lambda: gif(small[:8]), 413),
+        "a PNG of 5,000 frames that last no time": (lambda: apng(_MANY, map(apng_frame, range(1, _MANY))), 200),
+        "a PNG of 250,000 frames": (lambda: apng(250_000, map(apng_frame, range(1, 250_000))), 200),
+        "a PNG that announces 2 thousand million frames": (lambda: apng(1 << 31, [apng_frame(1)]), 200),
+        "a PNG whose later frame is outside": (lambda: apng(2, [apng_frame(1, 48, 32, left=1 << 30)]), 200),
+        "a PNG whose first frame is outside": (lambda: apng(2, [apng_frame(1)], left=1 << 30), 422),
+        "a WebP of 5,000 frames that last no time": (lambda: webp(_MANY), 200),
+        "a WebP of 450,000 frames": (lambda: webp(450_000), 200),
+        "a WebP whose frames are outside": (lambda: webp(_MANY, left=1 << 20), 422),
+    }
+
+
+def profiled() -> dict[str, tuple[Callable[[], bytes], int]]:
+    """JPEGs with absurd colour profiles, and the status each gets; a profile is not applied, whatever it says."""
+    jpeg = _plain("JPEG")
+    return {
+        "a profile of 16 MB": (lambda: profile(255, 255), 200),
+        "a profile of more pieces than can be counted": (lambda: profile(300, 255), 200),
+        "a profile of 9,000 empty pieces": (lambda: profile(9_000, 40, length=0), 200),
+        "a profile of more pieces than a JPEG may have": (lambda: profile(20_000, 32, length=0), 413),
+        "a profile of fewer pieces than announced": (lambda: profile(3, 200), 200),
+        "a profile that announces no pieces": (lambda: profile(3, 0), 200),
+        "a profile whose pieces have one number": (lambda: profile(200, 200, numbered=False), 200),
+        "a profile without its numbers": (lambda: jpeg[:2] + b"\xff\xe2\0\x0eICC_PROFILE\0" + jpeg[2:], 422),
+    }
+
+
 def costly() -> dict[str, tuple[Callable[[], bytes], int]]:
     """Files of at most 20 MiB whose reading would take minutes or gigabytes, and the status each gets."""
     jpeg, png = _plain("JPEG"), _plain("PNG")
@@ -272,6 +362,8 @@ def costly() -> dict[str, tuple[Callable[[], bytes], int]]:
         "a WebP of 16383 x 16383": (lambda: huge("WEBP", 16_383, 16_383), 413),
         **{f"a {name} of no width": (partial(huge, name, 0, 40), 422) for name in _UNBOUNDED},
         **{f"a {name} of no height": (partial(huge, name, 40, 0), 422) for name in _UNBOUNDED},
+        **animated(),
+        **profiled(),
     }
 
 

@@ -38,18 +38,20 @@ RESPONSE_TIMEOUT = 6
 """Seconds, model-config.yaml's responseTimeout; the gateway takes what takes less for a death and tries again."""
 
 COLOURS = [encoded(np.full((40, 40, 3), shade, np.uint8)) for shade in np.eye(3, dtype=np.uint8) * 160 + 40]
+DARK = encoded(np.full((40, 40, 3), (16, 0, 0), np.uint8))
+"""Red, which the network takes a second for."""
 WHITE = encoded(np.full((40, 40, 3), 255, np.uint8))
 """What the network hangs at."""
 
 
-def archive(store: Path, workers: int, version: str = "1.0", **settings: object) -> Path:
-    """store/faulty.mar."""
+def archive(store: Path, workers: int, version: str = "1.0", patience: int = 60, **settings: object) -> Path:
+    """store/faulty.mar; for so many seconds TorchServe tries to start a worker again before it gives up."""
     store.mkdir(parents=True, exist_ok=True)
     labels = store / "labels.txt"
     labels.write_text("red\ngreen\nblue\n")
     server = {
         **{"minWorkers": workers, "maxWorkers": workers, "batchSize": 8, "maxBatchDelay": 1, "jobQueueSize": 64},
-        **{"responseTimeout": RESPONSE_TIMEOUT, "startupTimeout": 120, "maxRetryTimeoutInSec": 60},
+        **{"responseTimeout": RESPONSE_TIMEOUT, "startupTimeout": 120, "maxRetryTimeoutInSec": patience},
     }
     recipe = Recipe(
         MODEL,
@@ -168,12 +170,12 @@ def begun(store: Path, state: Path, ports: Ports, console: Path, **environment: 
         )
 
 
-def until(done: Callable[[], Any]) -> None:
-    """Wait for it."""
+def until(done: Callable[[], Any], pause: float = 0.1) -> None:
+    """Wait for it, looking every `pause` seconds."""
     deadline = time.monotonic() + PATIENCE
     while not done():
         assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.1)
+        time.sleep(pause)
 
 
 def steady(*queries: str) -> Iterator[Ask]:

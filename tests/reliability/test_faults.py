@@ -14,6 +14,7 @@ import time
 import weakref
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ import requests
 import torch
 from served import (
     COLOURS,
+    DARK,
     RESPONSE_TIMEOUT,
     WHITE,
     Served,
@@ -78,12 +80,44 @@ def pair(stores, tmp_path_factory):
 
 @live
 def test_a_killed_worker_costs_no_request(pair, long):
+    """Not the one that it has in work either, which the gateway sends again."""
     tries = []
-    for number in range(20 if long else 1):
-        victim = pair.workers[number % 2]
-        tries.append(under_load(pair, victim.kill, lambda: _replaced(pair, victim, 2)))  # noqa: B023  # called here
+    for _ in range(20 if long else 1):
+        for file in _had_the_dark_one(pair).values():
+            file.unlink()
+        workers, failed, killed, asked = pair.workers, _failed_at_torchserve(pair), [], []
+        with ThreadPoolExecutor(1) as client:
+
+            def fault(client=client, killed=killed, asked=asked):
+                asked.append(client.submit(pair.ask, DARK))
+                killed.append(_kill_who_has_the_dark_one(pair))
+
+            tries.append(under_load(pair, fault, lambda: _replaced(pair, killed[0], 2)))  # noqa: B023  # called here
+            assert asked[0].result().top == 0
+        assert set(_had_the_dark_one(pair)) == {worker.pid for worker in workers}, "first the one, then the other"
+        assert _failed_at_torchserve(pair) > failed, "the gateway was told of a failure, and asked again"
     report("kill -9 of one of two workers", tries)
     assert [one.failed for one in tries] == [[]] * len(tries)
+
+
+def _kill_who_has_the_dark_one(service: Served) -> psutil.Process:
+    """While it sleeps over the dark picture."""
+    until(lambda: _had_the_dark_one(service), pause=0.01)
+    (pid,) = _had_the_dark_one(service)
+    victim = psutil.Process(pid)
+    victim.kill()
+    return victim
+
+
+def _had_the_dark_one(service: Served) -> dict[int, Path]:
+    """Processes that began to work on a dark picture, each with the file that says so."""
+    return {int(file.name.removeprefix("slow-")): file for file in _temporary(service).glob("slow-*")}
+
+
+def _failed_at_torchserve(service: Served) -> int:
+    """Requests that TorchServe answered with the death of a worker."""
+    lines = (service.state / "logs" / "access_log.log").read_text().splitlines()
+    return sum('HTTP/1.1" 500 ' in line or 'HTTP/1.1" 507 ' in line for line in lines)
 
 
 @live
@@ -199,6 +233,7 @@ def _may_mount() -> bool:
 
 
 MAY_MOUNT = _may_mount()
+small_disk = pytest.mark.skipif(not MAY_MOUNT, reason="a disk that can be filled is mounted, which takes root")
 
 
 @pytest.fixture(scope="module")
@@ -286,47 +321,50 @@ def _scraped(service: Served) -> bool:
         return False
 
 
-if MAY_MOUNT:
+@live
+@small_disk
+def test_a_full_disk_costs_no_prediction(single, disk, long):
+    counted = single.counted()
+    with _full(disk), Traffic(single.url, steady(*NEW_SERIES), clients=4) as traffic:
+        time.sleep(60 if long else 3)
+    report("logs, counts and temporary files on a full disk", [Try(time.monotonic(), traffic.seen)])
+    assert {each.fault or each.status for each in traffic.seen} == {200}
+    answered = len(traffic.seen)
+    logged = (single.state / "logs" / "request_log.log").stat().st_size
+    assert single.ask(COLOURS[2]).top == 2
+    until(lambda: (single.state / "logs" / "request_log.log").stat().st_size > logged)
+    assert counted < single.counted() <= counted + answered + 1
 
-    @live
-    def test_a_full_disk_costs_no_prediction(single, disk, long):
-        counted = single.counted()
-        with _full(disk), Traffic(single.url, steady(*NEW_SERIES), clients=4) as traffic:
-            time.sleep(60 if long else 3)
-        report("logs, counts and temporary files on a full disk", [Try(time.monotonic(), traffic.seen)])
-        assert {each.fault or each.status for each in traffic.seen} == {200}
-        answered = len(traffic.seen)
-        logged = (single.state / "logs" / "request_log.log").stat().st_size
-        assert single.ask(COLOURS[2]).top == 2
-        until(lambda: (single.state / "logs" / "request_log.log").stat().st_size > logged)
-        assert counted < single.counted() <= counted + answered + 1
 
-    @live
-    def test_a_worker_that_starts_on_a_full_disk_serves_without_metrics(single, disk, long):
-        (victim,) = single.workers
-        with _full(disk):
-            one = under_load(single, victim.kill, lambda: _replaced(single, victim, 1))
-            assert single.ask(noise_body()).status == 503, "a body that has to be kept has no room"
-        report("kill -9 of the only worker on a full disk", [one])
-        assert {each.fault or each.status for each in one.failed} <= {503, 504}
-        assert one.seen[-1].status == 200
-        assert single.ask(noise_body()).status == 200
+@live
+@small_disk
+def test_a_worker_that_starts_on_a_full_disk_serves_without_metrics(single, disk, long):
+    (victim,) = single.workers
+    with _full(disk):
+        one = under_load(single, victim.kill, lambda: _replaced(single, victim, 1))
+        assert single.ask(noise_body()).status == 503, "a body that has to be kept has no room"
+    report("kill -9 of the only worker on a full disk", [one])
+    assert {each.fault or each.status for each in one.failed} <= {503, 504}
+    assert one.seen[-1].status == 200
+    assert single.ask(noise_body()).status == 200
 
-    def test_what_a_dead_worker_counted_survives_a_full_disk(disk):
-        folder, port = disk / "counts", Ports.free().scrape
-        folder.mkdir()
-        one = Worker(folder, port)
-        one.count("requests", 3, "false", "ok")
-        one.kill()
-        for gauge in folder.glob("gauge*"):
-            gauge.unlink()  # else it may be the room that is missing
-        with _full(disk):
-            exporter.forget_the_dead(folder)
-        two = Worker(folder, port)
-        try:
-            assert requests_total(port) == 3
-        finally:
-            two.kill()
+
+@small_disk
+def test_what_a_dead_worker_counted_survives_a_full_disk(disk):
+    folder, port = disk / "counts", Ports.free().scrape
+    folder.mkdir()
+    one = Worker(folder, port)
+    one.count("requests", 3, "false", "ok")
+    one.kill()
+    for gauge in folder.glob("gauge*"):
+        gauge.unlink()  # else it may be the room that is missing
+    with _full(disk):
+        exporter.forget_the_dead(folder)
+    two = Worker(folder, port)
+    try:
+        assert requests_total(port) == 3
+    finally:
+        two.kill()
 
 
 NEW_SERIES = [
@@ -344,11 +382,10 @@ def noise_body() -> bytes:
 
 
 @live
-def test_a_torchserve_that_gave_its_workers_up_is_started_again(stores, tmp_path, long):
+def test_a_torchserve_that_gave_its_workers_up_is_started_again(tmp_path):
     """Something cleaned the temporary folder: no worker can load the model any more."""
-    if not long:
-        return  # TorchServe tries for a minute; what follows is the same as for one that was killed
-    with served(stores(1), tmp_path / "state") as service:
+    archive(tmp_path / "store", 1, patience=5)
+    with served(tmp_path / "store", tmp_path / "state") as service:
         java = service.java
         shutil.rmtree(_temporary(service) / "models")
         service.workers[0].kill()

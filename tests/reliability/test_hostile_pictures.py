@@ -15,9 +15,10 @@ from mutation import costly, lengths, mutated, real, scans, strips, tiles
 from PIL import Image
 
 from camserve.errors import TooLarge
+from camserve.imaging import guard
 from camserve.imaging.decode import decode, inspect
 from camserve.imaging.formats import FORMATS
-from camserve.imaging.guard import MOST_SCANS, MOST_STRIPS
+from camserve.imaging.guard import MOST_READS, MOST_SCANS, MOST_SEGMENTS, MOST_STRIPS, Source
 from camserve.records import Row
 from pictures import chunk, encoded, noise
 
@@ -107,6 +108,45 @@ def test_scans_are_counted_where_the_decoder_would_see_them():
     decoded_image = decode(inspect(many[:2] + comment + scans(1)[2:], LIMITS))
     assert decoded_image.width == 64
     assert decode(inspect(scans(1) + b"\xff\xda" * 500, LIMITS)).width == 64  # a film behind the picture
+
+
+def segments(count: int) -> bytes:
+    """A JPEG of so many segments: its own, and empty comments."""
+    plain = encoded(Image.new("L", (64, 64)), "JPEG")
+    own, at = 0, 2
+    while plain[at + 1] != 0xDA:  # what is behind the start of the scan are its pixels
+        own, at = own + 1, at + 2 + int.from_bytes(plain[at + 2 : at + 4])
+    return plain[:2] + b"\xff\xfe\0\2" * (count - own - 1) + plain[2:]
+
+
+def test_segments_at_the_limit_and_one_past_it():
+    assert decode(inspect(segments(MOST_SEGMENTS), LIMITS)).width == 64
+    with pytest.raises(TooLarge, match="at most 10000 segments"):
+        inspect(segments(MOST_SEGMENTS + 1), LIMITS)
+
+
+def test_reads_at_the_limit_and_one_past_it():
+    source = Source(bytes(MOST_READS + 1))
+    assert all(source.read(1) for _ in range(MOST_READS))
+    with pytest.raises(TooLarge, match="takes more than 100000 steps"):
+        source.read(1)
+
+
+def test_reads_of_a_picture_at_the_limit_and_one_past_it(monkeypatch):
+    """Those of the header and those of what lies behind it are counted together."""
+    png = encoded(Image.new("L", (64, 64)), "PNG")
+    image = png[:33] + chunk(b"aaAa", b"") * 1_000 + png[33:-12] + chunk(b"aaAa", b"") * 1_000 + png[-12:]
+    header = inspect(image, LIMITS)
+    source = header.source.fp
+    decode(header)
+    needed = MOST_READS - source._left
+    assert needed > 2 * 2_000
+    monkeypatch.setattr(guard, "MOST_READS", needed)
+    assert decode(inspect(image, LIMITS)).width == 64
+    monkeypatch.setattr(guard, "MOST_READS", needed - 1)
+    header = inspect(image, LIMITS)
+    with pytest.raises(TooLarge, match=f"takes more than {needed - 1} steps"):
+        decode(header)
 
 
 def test_a_tile_at_the_limit_and_one_past_it():

@@ -102,7 +102,7 @@ def tile(source: Image.Image) -> tuple[int, int]:
 def _check_scans(image: bytes) -> None:
     """Walk from marker to marker as libjpeg does."""
     at, scans = 2, 0
-    for _ in range(MOST_SEGMENTS):
+    for _ in range(MOST_SEGMENTS + 1):  # and the end
         marker = _MARKER.search(image, at)
         if marker is None or image[marker.end() - 1] == _END:
             return
