@@ -30,7 +30,7 @@ from traffic import Ask, Seen, Traffic
 from monitoring.prometheus import Prometheus
 
 MINUTES = 60.0
-SHORT_MINUTES = 0.6
+SHORT_MINUTES = 0.4
 SAMPLES, SHORT_SAMPLES = 60, 16
 CLIENTS = 4
 
