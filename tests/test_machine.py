@@ -62,10 +62,20 @@ def test_another_c_library_is_left_alone(monkeypatch):
     machine.prepare(torch.get_num_threads())
 
 
+def full_collections(objects: int) -> int:
+    """How often the collector looks through everything while so many cyclic objects are made and dropped."""
+    before = gc.get_stats()[2]["collections"]
+    for _ in range(objects):
+        one: list[object] = []
+        one.append(one)
+    return gc.get_stats()[2]["collections"] - before
+
+
 def test_what_was_loaded_is_not_looked_through_again():
     before = gc.get_freeze_count()
     try:
         machine.settle()
         assert gc.get_freeze_count() > before
+        assert full_collections(objects=200_000) > 0, "garbage that outlived two collections is never looked for"
     finally:
         gc.unfreeze()

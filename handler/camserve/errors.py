@@ -14,6 +14,8 @@ CamserveError
 
 from __future__ import annotations
 
+from typing import Self
+
 
 class CamserveError(Exception):
     """Root of everything camserve raises on purpose."""
@@ -29,6 +31,11 @@ class RequestError(CamserveError):
     def type(self) -> str:
         """The stable name clients may switch on."""
         return type(self).__name__
+
+    def bare(self) -> Self:
+        """Itself as a value: without the frames that raised it, which hold the picture and its whole batch."""
+        self.__cause__ = self.__context__ = None
+        return self.with_traceback(None)
 
 
 class InvalidOption(RequestError):

@@ -349,7 +349,7 @@ def _attempt(work: Callable[[_In], _Out], item: _In) -> _Out | RequestError:
     try:
         return work(item)
     except RequestError as error:
-        return error
+        return error.bare()
     except Exception:
         _log.exception("camserve: a row failed")
         return InternalError()

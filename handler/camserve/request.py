@@ -221,7 +221,7 @@ def _instance(instance: Any, shared: Mapping[str, Any], query: Mapping[str, Any]
             raise MissingImage("The instance has no picture: expected it as base64 in 'b64'.")
         return Ask(image, _options({**shared, **own, **query}, most))
     except RequestError as error:
-        return error
+        return error.bare()
 
 
 def _encoded(value: Any, name: str) -> bytes | None:

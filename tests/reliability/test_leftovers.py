@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -16,15 +17,20 @@ from watermark_network import BITS
 import toynets
 from camserve.archive import Recipe, opened
 from camserve.cam.methods import METHODS
+from camserve.clock import Clock
+from camserve.errors import InvalidOption, InvalidRequest, MissingImage, Undecodable, UnsupportedFormat
 from camserve.model import embedded
 from camserve.pipeline import Pipeline
-from camserve.records import Row
+from camserve.records import Prepared, Row, Task, Verdict
 from pictures import cat, coffee
 
 BATCH = 8
 WARM, PASSES = 10, 40
 BYTES_AN_ANSWER, BLOCKS_AN_ANSWER = 500, 3
 """By so much memory may grow for each, before it counts as kept; a tenth to a third is usual, and falls with time."""
+
+HELD = (InvalidOption, InvalidRequest, MissingImage, UnsupportedFormat, Undecodable, Task, Prepared, Verdict, Clock)
+"""What is made for a request and gone with its answer."""
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 NUMBER = watermark.encoded(watermark.drawn(0xA5C3))
@@ -197,3 +203,22 @@ def test_answers_leave_no_memory_behind(pipelines):
     grown = [(late - early) / (PASSES * len(rows)) for early, late in zip(before, after, strict=True)]
     assert grown[0] < BYTES_AN_ANSWER, f"{grown[0]:.0f} bytes stay of each answer"
     assert grown[1] < BLOCKS_AN_ANSWER, f"{grown[1]:.1f} Python objects stay of each answer"
+
+
+def test_what_was_answered_waits_for_no_garbage_collector(pipelines):
+    """An error that holds the frames it was raised in holds its batch, until cycles are looked for."""
+    pipeline = pipelines["numbers"]
+    rows = [toynets.row(NUMBER, **options) for options in wishes(pipeline, False)] + faults()
+
+    def held() -> Counter[str]:
+        return Counter(type(one).__name__ for one in gc.get_objects() if type(one) in HELD)
+
+    gc.collect()
+    gc.disable()
+    try:
+        before = held()
+        for start in range(0, len(rows), BATCH):
+            pipeline.answer(rows[start : start + BATCH])
+        assert held() - before == Counter()
+    finally:
+        gc.enable()
