@@ -49,4 +49,4 @@ def settle() -> None:
     """Once all is loaded: the garbage collector need not look through it again and again while requests wait."""
     gc.collect()
     gc.freeze()
-    gc.collect()  # it waits until a quarter more is there than it found last: now of nothing, else of all that is loaded
+    gc.collect()  # its next full look comes after a quarter more than it found in the last: now of nothing

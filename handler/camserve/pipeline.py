@@ -30,6 +30,7 @@ from camserve.imaging.resize import fitted
 from camserve.inspector import inspector
 from camserve.model.architectures import tokens
 from camserve.model.fold import fold
+from camserve.model.fuse import fuse
 from camserve.model.labels import Labels
 from camserve.model.load import choose_device, in_fast_order, load_labels, load_network
 from camserve.model.pack import pack
@@ -135,6 +136,7 @@ class Pipeline:
             layer = exact.default
             to_bfloat16(network, exact.layers[layer].module, probe)
         pack(network, probe)
+        fuse(network, probe)
         engine = prove(network, probe, len(labels), layer, layout, folded)
         card = Card(name, version, settings.architecture, labels.names)
         return cls(settings, preprocessing, engine, labels, card, device, threads)

@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from timm.layers import Conv2dSame
 from torch import nn
 
 from camserve.model.pack import PackedConv2d, pack
@@ -102,3 +103,22 @@ def test_under_autocast(networks):
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         pack(packed, probe)
         torch.testing.assert_close(packed(probe), network(probe), rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (33, 32), (17, 30)])
+@pytest.mark.parametrize("kernel", [1, 2, 3, 5])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_padding_as_tensorflow_does_it(size, kernel, stride):
+    torch.manual_seed(0)
+    module, probe = Conv2dSame(4, 8, kernel, stride, groups=2).eval().requires_grad_(False), torch.randn(8, 4, *size)
+    network = nn.Sequential(module)
+    pack(network, probe)
+    assert isinstance(network[0], PackedConv2d)
+    for inputs in (probe, torch.randn(3, 4, 21, 22)):  # the size that was packed for, and another
+        results = []
+        for one in (module, network):
+            source = inputs.clone().requires_grad_(True)
+            found = one(source)
+            weight = torch.arange(found.numel(), dtype=torch.float32).reshape(found.shape).cos()
+            results.append((found.detach(), *torch.autograd.grad((found * weight).sum(), source)))
+        torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)
