@@ -97,6 +97,7 @@ class Pipeline:
         self.limits = SizeLimits(settings.max_pixels, settings.max_picture_side, settings.max_aspect_ratio)
         self.budget = Budget(settings.max_decoded_bytes)
         self.shedding = Shedding(settings.shed_after_ms)
+        self.threads = threads
         self.pool = ThreadPoolExecutor(threads, thread_name_prefix="camserve")
         self.watchers: list[Watcher] = []
 
@@ -342,8 +343,20 @@ class Pipeline:
                 _log.exception("camserve: what was served could not be recorded")
 
     def _each(self, work: Callable[[_In], _Out], items: Sequence[_In]) -> list[_Out | RequestError]:
-        """`work` on every item, in threads; an item that fails becomes its error."""
-        return list(self.pool.map(lambda item: _attempt(work, item), items))
+        """`work` on every item, in this thread and the pool's; an item that fails becomes its error."""
+        done: dict[int, _Out | RequestError] = {}
+        waiting = enumerate(items)  # each thread takes the next
+
+        def take() -> None:
+            for place, item in waiting:
+                done[place] = _attempt(work, item)
+
+        helpers = [self.pool.submit(take) for _ in range(min(self.threads, len(items)) - 1)]
+        take()
+        for helper in helpers:
+            if not helper.cancel():  # one that has not begun by now has nothing left to do
+                helper.result()
+        return [done[place] for place in range(len(items))]
 
 
 def _attempt(work: Callable[[_In], _Out], item: _In) -> _Out | RequestError:

@@ -78,7 +78,7 @@ def overlay(pixels: Bytes, box: Box, evidence: Floats, signed: bool, colormap: s
     table = colormaps.diverging() if signed else colormaps.table(colormap)
     colours = cv2.applyColorMap(levels(place.spread(heat), signed), table[:, None])
     region = drawn[place.rows, place.columns]
-    region[:] = cv2.addWeighted(region, 1 - opacity, colours, opacity, 0)
+    cv2.addWeighted(region, 1 - opacity, colours, opacity, 0, dst=region)
     return drawn
 
 
