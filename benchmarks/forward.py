@@ -27,6 +27,7 @@ from camserve import machine
 from camserve.cam.layers import find_default, find_layers
 from camserve.errors import SetupError
 from camserve.model.fold import fold
+from camserve.model.fuse import fuse
 from camserve.model.load import in_fast_order
 from camserve.model.pack import pack
 from camserve.model.precision import to_bfloat16
@@ -42,7 +43,8 @@ STEPS = {
     "folded, channels last": "and channels last",
     "folded, channels last, memory kept": "and memory kept",
     "packed, memory kept": "and packed",
-    "packed in bfloat16, memory kept": "and bfloat16",
+    "fused, memory kept": "and fused",
+    "fused in bfloat16, memory kept": "and bfloat16",
 }
 """What is measured, and the column it stands in."""
 
@@ -54,13 +56,16 @@ def variants(network: nn.Module, inputs: Tensor) -> dict[str, Callable[[], Tenso
     fold(folded, inputs)
     fast = copy.deepcopy(folded)
     in_fast_order(fast)
-    rounded, packed = copy.deepcopy(fast), copy.deepcopy(fast)
+    rounded, packed, fused = (copy.deepcopy(fast) for _ in range(3))
     pack(packed, last)
+    pack(fused, last)
+    fuse(fused, last)
     found = {
         "as built": lambda: network(inputs),
         "folded": lambda: folded(inputs),
         "folded, channels last": lambda: fast(last),
         "packed": lambda: packed(last),
+        "fused": lambda: fused(last),
     }
     layer = find_default(rounded, find_layers(rounded, last[:1], None), last[:1])
     try:
@@ -68,7 +73,8 @@ def variants(network: nn.Module, inputs: Tensor) -> dict[str, Callable[[], Tenso
     except SetupError:  # this processor has no bfloat16
         return found
     pack(rounded, last)
-    return {**found, "packed in bfloat16": lambda: rounded(last)}
+    fuse(rounded, last)
+    return {**found, "fused in bfloat16": lambda: rounded(last)}
 
 
 def child(name: str, rounds: int, batch: int, kept: bool) -> None:

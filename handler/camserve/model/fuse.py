@@ -26,6 +26,8 @@ def fuse(network: nn.Module, probe: Tensor) -> None:
         network: in eval mode, packed.
         probe: N x 3 x H x W.
     """
+    if not any(isinstance(module, PackedConv2d) for module in network.modules()):
+        return
     expected = _logits(network, probe)
     if not all(torch.isfinite(one).all() for one in expected):
         return  # oneDNN makes zeros of what is not a number, and nobody would see it any more
@@ -170,7 +172,9 @@ def _summed(block: BasicBlock | Bottleneck, last: Any, norm: nn.Module, found: T
     if plain and are_free((last, norm, block.relu)):
         output: Tensor = last.add_to(around, found)  # only this block still needs what came in
     else:
-        output = block.relu(norm(last(found)) + around)
+        found = norm(last(found))
+        found += around
+        output = block.relu(found)
     return output
 
 
