@@ -213,7 +213,7 @@ def test_layers_are_listed_with_their_grids_but_no_folded_convolution(model, cap
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["layer", "grid", "channels", "module"]
     assert [line.split()[:4] for line in lines[1:]] == [
-        ["early.0", "16x16", "8", "PackedConv2d"],
+        ["early.0", "16x16", "8", "Conv2d"],
         ["early.1", "16x16", "8", "ReLU"],
         ["early", "16x16", "8", "Sequential"],
         ["features.1", "8x8", "16", "FoldedBatchNorm"],

@@ -291,7 +291,13 @@ def _layers(options: argparse.Namespace) -> None:
             exact = ", exact" if engine.is_exact("gradcam", name) else ""
             mark = f"  <- default{exact}" if name == engine.default else ""
             grid = "x".join(map(str, layer.grid))
-            print(f"{name:<{width}}  {grid:>9}  {layer.channels:>8}  {type(layer.module).__name__}{mark}")
+            print(f"{name:<{width}}  {grid:>9}  {layer.channels:>8}  {_kind(layer.module)}{mark}")
+
+
+def _kind(module: object) -> str:
+    """The class as its library calls it, where one of ours has taken its place."""
+    theirs = next(kind for kind in type(module).__mro__ if not kind.__module__.startswith("camserve."))
+    return (type(module) if theirs.__name__ == "Module" else theirs).__name__
 
 
 def _evaluate(options: argparse.Namespace) -> None:
