@@ -6,11 +6,13 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 import camserve
+from camserve.monitor import Aside
 
 ROOT = Path(camserve.__file__).parents[2]
 SCRIPT = """
@@ -74,3 +76,16 @@ def test_a_folder_that_cannot_be_used_stops_no_worker(tmp_path):
     )
     assert "camserve: no metrics, because their folder cannot be used" in done.stderr
     assert done.stderr.count('{"request_id"') == 2
+
+
+def test_an_answer_does_not_wait_for_what_is_written_of_it_and_all_of_it_is_written():
+    aside, go, done = Aside(), threading.Event(), []
+
+    def first():
+        done.append(("begun", go.wait(60)))
+
+    aside(first)
+    go.set()  # reached only because the call above came back
+    aside(lambda: done.append("second"))
+    aside(lambda: None)  # waits for the second
+    assert done == [("begun", True), "second"]

@@ -1,9 +1,14 @@
-"""Lets a worker's pipeline be watched: metrics for Prometheus, and a line in the log for each request."""
+"""Lets a worker's pipeline be watched: metrics for Prometheus, and a line in the log for each request.
+
+Both are written while the answers travel, when a worker has nothing else to do.
+"""
 
 from __future__ import annotations
 
 import logging
 import platform
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +24,20 @@ REFERENCE = "reference.json"
 """Where an archive keeps the evidence its model should show; `camserve reference` writes it."""
 
 _log = logging.getLogger(__name__)
+
+
+class Aside:
+    """Does one thing at a time on a thread of its own; a second is waited with until the first is done."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="camserve-watch")
+        self._last: Future[None] | None = None
+
+    def __call__(self, work: Callable[[], None]) -> None:
+        """Begin it; its caller goes on."""
+        if self._last:
+            self._last.result()
+        self._last = self._pool.submit(work)
 
 
 def prepare() -> Path | None:
@@ -43,6 +62,7 @@ def watch(pipeline: Pipeline, folder: Path, workers: int, shared: Path | None) -
         SetupError: the archive's reference is none.
     """
     logging.getLogger("camserve").setLevel(pipeline.settings.log_level.upper())
+    pipeline.tell = Aside()
     pipeline.watchers.append(Journal(pipeline.card, pipeline.settings.log_share).write)
     if shared is None:
         return

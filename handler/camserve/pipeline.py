@@ -100,6 +100,8 @@ class Pipeline:
         self.threads = threads
         self.pool = ThreadPoolExecutor(threads, thread_name_prefix="camserve")
         self.watchers: list[Watcher] = []
+        self.tell: Callable[[Callable[[], None]], object] = lambda telling: telling()
+        """When watchers are told: before the answers leave, unless something else is put here."""
 
     @classmethod
     def load(
@@ -157,7 +159,7 @@ class Pipeline:
             self._respond(row, call, finished, len(jobs), _queue_wait(row, arrival))
             for row, call in zip(rows, calls, strict=True)
         ]
-        self._tell(served, time.perf_counter() - start)
+        self.tell(partial(self._told, served, time.perf_counter() - start))
         return [one.answer for one in served]
 
     def _read(self, row: Row) -> Call:
@@ -334,7 +336,7 @@ class Pipeline:
         form = response.picture if call.picture_only else response.single
         return form(own[0], self.card, request_id, batch, limit)
 
-    def _tell(self, served: Sequence[Served], seconds: float) -> None:
+    def _told(self, served: Sequence[Served], seconds: float) -> None:
         """Let whoever watches know what was served; a watcher that fails costs no answer."""
         for watch in self.watchers:
             try:

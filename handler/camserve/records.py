@@ -184,6 +184,8 @@ class Answer:
 
 def highest(values: Floats, count: int) -> list[int]:
     """Where the `count` highest of many values stand, the highest first; of equal ones the first comes first."""
+    if count == 1:
+        return [int(values.argmax())]
     least = np.partition(values, -count)[-count] if count < len(values) else values.min()
     among = np.flatnonzero(values >= least)
     found: list[int] = among[np.argsort(-values[among], kind="stable")][:count].tolist()

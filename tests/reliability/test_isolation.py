@@ -307,7 +307,8 @@ def left_behind(service: Service, workers: int) -> dict[int, tuple[float, float,
 
 
 def journal(service: Service) -> dict[str, tuple[int, bool]]:
-    """Status and whether explained, by the request's id, as the workers logged them."""
+    """Status and whether explained, by the request's id, as the workers logged them a moment after the answers."""
+    time.sleep(0.5)
     lines: list[str] = []
     for file in sorted((service.stack.state / "logs").glob("request_log*.log")):
         lines += file.read_text().splitlines()
