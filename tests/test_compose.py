@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from camserve.stack import Ports, Stack, gateway
+from camserve.stack import Ports, Stack, gateway, torchserve
 
 ROOT = Path(__file__).resolve().parents[1]
 SERVICES = ["gateway", "grafana", "prometheus", "torchserve"]
@@ -269,6 +269,11 @@ def test_the_image_writes_only_where_memory_is_mounted():
 def test_workers_count_together_in_memory_that_is_empty_at_every_start():
     environment = next(rest for word, rest in final_stage() if word == "ENV")
     assert f"PROMETHEUS_MULTIPROC_DIR={SCRATCH}/metrics" in environment
+
+
+def test_threads_wait_in_the_container_as_on_a_local_machine():
+    environment = next(rest for word, rest in final_stage() if word == "ENV")
+    assert f"GOMP_SPINCOUNT={torchserve.SPINS} " in environment
 
 
 # The files agree

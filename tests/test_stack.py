@@ -21,7 +21,7 @@ import pytest
 import requests
 
 from camserve.errors import StackError
-from camserve.stack import Ports, Stack, commands, register, serve, start, stop
+from camserve.stack import Ports, Stack, commands, register, serve, start, stop, torchserve
 from camserve.stack.child import Child
 from camserve.stack.entrance import Entrance
 from camserve.stack.errors import load_failure
@@ -59,6 +59,11 @@ def test_free_ports_are_distinct():
 def test_ports_come_from_the_environment():
     environment = {"CAMSERVE_GATEWAY_PORT": "9000", "CAMSERVE_GRPC_MANAGEMENT_PORT": "9001", "CAMSERVE_GRPC_PORT": ""}
     assert Ports.from_environment(environment) == Ports(gateway=9000, grpc_management=9001)
+
+
+@pytest.mark.parametrize(("given", "found"), [({}, torchserve.SPINS), ({"GOMP_SPINCOUNT": "7"}, "7")])
+def test_threads_wait_for_a_moment_unless_they_are_told_how_long(given, found, tmp_path):
+    assert torchserve.environment(given, Ports(), tmp_path, tmp_path)["GOMP_SPINCOUNT"] == found
 
 
 @pytest.mark.parametrize("value", ["0", "65536", "-1", "8080.0", "http", "²"])

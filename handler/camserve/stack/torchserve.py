@@ -12,6 +12,10 @@ from camserve.stack.ports import Ports
 COUNTS = "metrics"
 """The folder, in the temporary one, of what the workers count together."""
 
+SPINS = "60000"
+"""How often a thread that waits for its like looks for them before it sleeps: 3 ms, which is what libgomp means by its
+own 300,000; they take 13 ms where a pause is 140 cycles long, and others' threads wait for the core that long."""
+
 SOURCE_ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -30,6 +34,7 @@ def command(archive: Path, model: str, config: Path) -> list[str]:
 def environment(inherited: Mapping[str, str], ports: Ports, logs: Path, temporary: Path) -> dict[str, str]:
     """What is inherited, with ports, folders, Java and Python decided. Raises StackError without Java."""
     return {
+        "GOMP_SPINCOUNT": SPINS,
         **inherited,
         "TS_INFERENCE_ADDRESS": f"http://127.0.0.1:{ports.inference}",
         "TS_MANAGEMENT_ADDRESS": f"http://127.0.0.1:{ports.management}",
