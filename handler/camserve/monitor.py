@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import platform
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -26,18 +27,26 @@ REFERENCE = "reference.json"
 _log = logging.getLogger(__name__)
 
 
+_SENT = 0.002
+"""Seconds until a batch's answers have left; TorchServe needs the interpreter for that."""
+
+
 class Aside:
-    """Does one thing at a time on a thread of its own; a second is waited with until the first is done."""
+    """Does one thing at a time, in a moment, on a thread of its own; a second one waits until the first is done."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="camserve-watch")
         self._last: Future[None] | None = None
 
     def __call__(self, work: Callable[[], None]) -> None:
-        """Begin it; its caller goes on."""
+        """Have it done; the caller goes on."""
         if self._last:
             self._last.result()
-        self._last = self._pool.submit(work)
+        self._last = self._pool.submit(self._do, work)
+
+    def _do(self, work: Callable[[], None]) -> None:
+        time.sleep(_SENT)
+        work()
 
 
 def prepare() -> Path | None:
