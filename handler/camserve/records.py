@@ -145,8 +145,10 @@ class Verdict:
     @property
     def best_two(self) -> tuple[float, float]:
         """The two highest probabilities; the second is 0 where there is one class only."""
-        second, first = np.partition(np.append(self.probabilities, 0.0), -2)[-2:]
-        return float(first), float(second)
+        others = self.probabilities.copy()
+        first = others.argmax()
+        others[first] = 0
+        return float(self.probabilities[first]), float(others.max())
 
 
 @dataclass(frozen=True, slots=True)
