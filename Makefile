@@ -55,9 +55,13 @@ stack-down: .env ## Stop the containers; what Prometheus and Grafana keep stays 
 	@umask 077 && sed "s/^GRAFANA_ADMIN_PASSWORD=$$/&$$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')/" .env.example > $@
 	@echo "Wrote .env, the settings of the stack, with a random password for Grafana."
 
-# Threads that wait spin for half a millisecond, not for ten: many processes share the cores here.
+# What starts no server runs in two processes of one thread each. Threads that wait spin for half a millisecond, not for
+# ten: many processes share the cores here.
+test: export GOMP_SPINCOUNT = 10000
+test: export CAMSERVE_STRICT = $(STRICT)
 test: .venv/installed ## Run all tests; STRICT=1 makes a skipped test a failure
-	GOMP_SPINCOUNT=10000 CAMSERVE_STRICT=$(STRICT) $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not live" --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest -m live
 
 chaos: .venv/installed ## Hostile input, faults, overload and isolation in their long forms (tests/reliability)
 	$(BIN)/python -m pytest tests/reliability tests/live/test_overload.py --long --ignore tests/reliability/test_soak.py -s

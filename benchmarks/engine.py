@@ -30,6 +30,7 @@ from camserve.cam.engine import Engine
 from camserve.cam.gates import prove
 from camserve.model import architectures
 from camserve.model.fold import fold
+from camserve.model.fuse import fuse
 from camserve.model.load import in_fast_order
 from camserve.model.pack import pack
 from camserve.records import Task
@@ -146,6 +147,7 @@ def measured(architecture: str, rounds: int, peer_rounds: int) -> list[str]:
     folded = fold(network, inputs)
     in_fast_order(network)
     pack(network, inputs)
+    fuse(network, inputs)
     engine = prove(network, inputs, CLASSES, None, None, folded)
     base, mine = ratios(plain(network, inputs), {"1": ours(engine, inputs, 1), "5": ours(engine, inputs, 5)}, rounds)
     trained = built(architecture)  # the peers need parameters with gradients
@@ -173,8 +175,8 @@ def main() -> None:
     report.write(
         "The engine on a CPU",
         f"`python benchmarks/engine.py`: Grad-CAM for each of {BATCH} pictures of {SIDE}x{SIDE}, at each network's "
-        "default layer, networks and memory as in a worker (batch norms folded, channels last, packed); the time over "
-        "that of the plain forward of the same network, medians of alternating runs "
+        "default layer, networks and memory as in a worker (batch norms folded, channels last, packed, activations "
+        "fused); the time over that of the plain forward of the same network, medians of alternating runs "
         f"({options.rounds} of ours, {options.peers} of the peers). pytorch-grad-cam enlarges its maps to the picture, "
         f"the others do not.\n\n{report.table(head, rows)}",
     )
