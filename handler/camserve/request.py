@@ -7,7 +7,6 @@ A row carries options in up to four places; the nearer to the picture's own, the
 
 from __future__ import annotations
 
-import base64
 import binascii
 from collections.abc import Mapping
 from contextlib import suppress
@@ -16,6 +15,7 @@ from typing import Any, Literal
 from urllib.parse import parse_qsl
 
 import orjson
+import pybase64
 
 from camserve import form
 from camserve.errors import InvalidOption, InvalidRequest, MissingImage, RequestError, quoted
@@ -231,7 +231,7 @@ def _encoded(value: Any, name: str) -> bytes | None:
     if not isinstance(value, str):
         raise InvalidRequest(f"Expected the picture as base64 text in '{name}', got {quoted(value)}.")
     try:
-        return base64.b64decode(value, validate=True)
+        return pybase64.b64decode(value, validate=True)
     except (binascii.Error, ValueError):
         raise InvalidRequest(f"'{name}' is not valid base64; it begins with {quoted(value[:20])}.") from None
 

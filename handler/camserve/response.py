@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import orjson
+import pybase64
 
 from camserve.errors import RequestError
 from camserve.options import Options
@@ -289,7 +289,7 @@ def _image(image: Image) -> dict[str, Any]:
 
 
 def _base64(data: bytes) -> str:
-    return base64.b64encode(data).decode("ascii")
+    return pybase64.b64encode_as_string(data)
 
 
 def _box(box: Box) -> list[float]:

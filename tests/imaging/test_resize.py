@@ -58,9 +58,13 @@ def test_fitted_has_its_longest_side_at_the_limit(width, height, expected):
 
 
 @pytest.mark.parametrize(("width", "height"), [(512, 100), (40, 30)])
-def test_fitted_never_enlarges_and_never_shares_memory(width, height):
+def test_fitted_never_enlarges(width, height):
     picture = Picture.of(quarters(width, height))
-    copy = fitted(picture, 512)
-    np.testing.assert_array_equal(copy, picture.pixels)
-    copy[:] = 0
-    np.testing.assert_array_equal(picture.pixels, quarters(width, height))
+    np.testing.assert_array_equal(fitted(picture, 512), picture.pixels)
+
+
+@pytest.mark.parametrize("most", [64, 512])
+def test_nobody_can_change_what_was_fitted(most):
+    small = fitted(Picture.of(quarters(128, 100)), most)
+    with pytest.raises(ValueError, match="read-only"):
+        small[:] = 0

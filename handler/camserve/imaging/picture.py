@@ -24,8 +24,8 @@ class Picture:
 
     @property
     def pixels(self) -> Bytes:
-        """A copy as uint8, H x W x 3."""
-        return np.array(self.source)
+        """As uint8, H x W x 3; not to be written to."""
+        return np.asarray(self.source)
 
     @property
     def width(self) -> int:

@@ -22,16 +22,16 @@ _OF_PIXELS = 0.99
 def scaled(evidence: Floats, signed: bool) -> Floats:
     """Evidence in [0, 1], or in [-1, 1] if signed; all zero where there is none."""
     kept = evidence if signed else np.maximum(evidence, 0)
-    peak = _peak(np.abs(kept))
+    peak = _peak(np.abs(kept) if signed else kept)
     return np.asarray(np.clip(kept / peak, -1, 1) if peak > _SMALLEST else np.zeros_like(kept), np.float32)
 
 
 def _peak(sizes: Floats) -> float:
     """The value that gets the strongest colour."""
-    above = sizes[sizes > _SMALLEST]
-    if sizes.size <= _MOST_CELLS or not above.size:
-        return float(sizes.max())
-    return float(np.quantile(above, _OF_PIXELS))
+    highest = float(sizes.max())
+    if sizes.size <= _MOST_CELLS or highest <= _SMALLEST:
+        return highest
+    return float(np.quantile(sizes[sizes > _SMALLEST], _OF_PIXELS))
 
 
 class Placement:
