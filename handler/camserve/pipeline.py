@@ -141,6 +141,8 @@ class Pipeline:
         pack(network, probe)
         fuse(network, probe)
         engine = prove(network, probe, len(labels), layer, layout, folded)
+        if device.type == "cpu":
+            engine.record(probe)
         card = Card(name, version, settings.architecture, labels.names)
         return cls(settings, preprocessing, engine, labels, card, device, threads)
 
