@@ -513,6 +513,7 @@ def test_a_network_that_breaks_answers_500_and_keeps_the_other_errors(seeded, mo
         raise RuntimeError("out of memory")
 
     monkeypatch.setattr(seeded.engine, "network", broken)
+    monkeypatch.setattr(seeded.engine, "tape", None)
     answers = seeded.answer([row(), row(b"text"), row(explain="true")])
     assert [fault(answer)[:2] for answer in answers] == [
         (500, "InternalError"),
@@ -638,6 +639,7 @@ def test_labels_must_be_as_many_as_outputs(tmp_path):
 def cramped(folder: Path, room: int) -> Pipeline:
     pipeline = loaded(folder, toynets.SEEDED, "Cramped")
     pipeline.engine.network.room = room
+    pipeline.engine.tape = None  # as on a GPU
     return pipeline
 
 

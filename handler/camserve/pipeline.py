@@ -141,7 +141,7 @@ class Pipeline:
         pack(network, probe)
         fuse(network, probe)
         engine = prove(network, probe, len(labels), layer, layout, folded)
-        if device.type == "cpu":
+        if settings.tape and device.type == "cpu":
             engine.record(probe)
         card = Card(name, version, settings.architecture, labels.names)
         return cls(settings, preprocessing, engine, labels, card, device, threads)

@@ -122,6 +122,8 @@ class Settings(Section):
     """Threads per worker; 0 divides the cores among the workers."""
     fold: bool = True
     """Fold batch norms into their convolutions: faster, but those convolutions themselves cannot be explained."""
+    tape: bool = True
+    """Replay a forward's operations without the network's Python, where they depend on the number of rows alone."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the arithmetic up to the default layer; bfloat16 is faster where the processor has it."""
     explain_when: ExplainWhen = ExplainWhen()

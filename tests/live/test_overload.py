@@ -61,6 +61,7 @@ def slow(tmp_path_factory):
         labels,
         Preprocessing(resize=36, crop=32),
         server={**server, "responseTimeout": 20, "startupTimeout": 120},
+        settings={"tape": False},  # which would not sleep
     )
     build(recipe, folder / "store")
     with serving(folder, "slow", CAMSERVE_SHED_AFTER_MS="200") as stack:

@@ -8,6 +8,7 @@ import pytest
 import timm
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.models import mobilenet_v2, resnet18, resnet50
 
 from camserve.cam.capture import capture
@@ -65,6 +66,25 @@ def test_fewer_passes(networks, monkeypatch):
     before, after = (rectifiers(one, probe, monkeypatch) for one in (plain, fused))
     assert before > 15
     assert after <= (8 if isinstance(fused, timm.models.ResNet) else 0)  # timm's blocks add by themselves
+
+
+class Sums(TorchDispatchMode):
+    """Counts sums of two tensors."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func in (torch.ops.aten.add.Tensor, torch.ops.aten.add_.Tensor)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("name", "blocks"), [("resnet50", 16), ("tf_efficientnet_lite0", 9)])
+def test_no_sum_is_a_pass_of_its_own(name, blocks):
+    plain, fused, probe = pair(NETWORKS[name])
+    for network, expected in ((plain, blocks), (fused, 0)):
+        with torch.inference_mode(), Sums() as sums:
+            network(probe)
+        assert sums.count == expected
 
 
 @pytest.mark.parametrize("rows", range(1, 9))

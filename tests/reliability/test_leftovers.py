@@ -73,12 +73,13 @@ def pipelines(tmp_path_factory) -> Iterator[dict[str, Pipeline]]:
 
     labels = [f"bit {bit}" for bit in range(BITS + 4)]
     small = {
-        "numbers": toy(watermark.NETWORK.read_text(), "Watermark", labels, max_forwards=2 * BITS),
+        "numbers": toy(watermark.NETWORK.read_text(), "Watermark", labels, max_forwards=2 * BITS, tape=False),
         "failing": toy(FRAGILE, "Fragile"),
         "failing backward": toy(FRAGILE, "FragileBackward"),
         "full": toy(toynets.SEEDED, "Cramped"),
     }
     small["full"].engine.network.room = 2
+    small["full"].engine.tape = None  # as on a GPU
     with opened(Recipe("classifier", embedded.ARCHITECTURE)) as default:
         yield {**small, "default": default}
 

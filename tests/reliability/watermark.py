@@ -118,7 +118,8 @@ def served(folder: Path, workers: int, **environment: str) -> Stack:
         folder / "labels.txt",
         preprocessing,
         server=server,
-        settings={"max_forwards": 2 * BITS, "explain_when": {"sample": 1.0}},
+        # No tape: the network looks around in each forward.
+        settings={"max_forwards": 2 * BITS, "explain_when": {"sample": 1.0}, "tape": False},
     )
     build(recipe, folder / "store")
     return serving(folder, "watermark", **environment)

@@ -1,15 +1,17 @@
 """Passes over memory that a convolution makes needless: what stands behind it is computed as its numbers are written.
 
-That is an activation, and in torchvision's residual blocks the sum and its ReLU. The bits stay the same. Where a graph
-is recorded, or a hook wants to see what would not be made, everything is computed one by one.
+That is an activation, and in residual blocks the sum and its ReLU, if there is one. The bits stay the same. Where a
+graph is recorded, or a hook wants to see what would not be made, everything is computed one by one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
+from timm.layers import DropPath
+from timm.models._efficientnet_blocks import InvertedResidual
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
@@ -148,7 +150,28 @@ class SummingBottleneck(Bottleneck):  # type: ignore[misc]
         return _summed(self, self.conv3, self.bn3, found, x)
 
 
-_BLOCKS: dict[type[nn.Module], type[nn.Module]] = {BasicBlock: SummingBasicBlock, Bottleneck: SummingBottleneck}
+class SummingInvertedResidual(InvertedResidual):  # type: ignore[misc]
+    """timm's block of EfficientNets and MobileNets, whose sum has no activation."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """N x C x H x W to N x K x h x w."""
+        if not self.has_skip or self.conv_s2d is not None:
+            output: Tensor = super().forward(x)
+            return output
+        found = self.bn1(self.conv_pw(x))
+        found = self.se(self.aa(self.bn2(self.conv_dw(found))))
+        if _may_sum(self.conv_pwl, (*self.bn3.modules(), self.drop_path)):
+            output = self.conv_pwl.add_to(x, found)
+        else:
+            output = self.drop_path(self.bn3(self.conv_pwl(found))) + x
+        return output
+
+
+_BLOCKS: dict[type[nn.Module], type[nn.Module]] = {
+    BasicBlock: SummingBasicBlock,
+    Bottleneck: SummingBottleneck,
+    InvertedResidual: SummingInvertedResidual,
+}
 
 
 def _sums(network: nn.Module, probe: Tensor) -> Undo:
@@ -165,17 +188,29 @@ def _sums(network: nn.Module, probe: Tensor) -> Undo:
 
 
 def _summed(block: BasicBlock | Bottleneck, last: Any, norm: nn.Module, found: Tensor, x: Tensor) -> Tensor:
-    """ReLU of the last convolution plus what goes around: at once if nobody looks at either."""
+    """ReLU of the last convolution plus what goes around."""
     around: Tensor = x if block.downsample is None else block.downsample(x)
-    plain = isinstance(last, PackedConv2d) and last.is_packed and isinstance(norm, FoldedBatchNorm)
-    # Asked now, since a hook on an earlier convolution may have begun a graph.
-    if plain and are_free((last, norm, block.relu)):
-        output: Tensor = last.add_to(around, found)  # only this block still needs what came in
+    if _may_sum(last, (norm,)) and are_free((block.relu,)):
+        output: Tensor = last.add_to(around, found, "relu")
     else:
         found = norm(last(found))
         found += around
         output = block.relu(found)
     return output
+
+
+_PASSING = (FoldedBatchNorm, nn.Sequential, nn.Identity, DropPath)
+"""Modules that, in eval mode, change nothing."""
+
+
+def _may_sum(last: nn.Module, behind: Sequence[nn.Module]) -> bool:
+    """Whether the last convolution may add to what goes around, of which nobody but the block has need.
+
+    That is if the modules behind it pass on what it puts out, and nobody looks. To be asked when it is its turn, since
+    a hook on an earlier convolution may have begun a graph.
+    """
+    passing = all(type(module) in _PASSING for module in behind)
+    return passing and isinstance(last, PackedConv2d) and last.is_packed and are_free((last, *behind))
 
 
 def _logits(network: nn.Module, probe: Tensor) -> list[Tensor]:

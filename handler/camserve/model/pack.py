@@ -80,11 +80,11 @@ class PackedConv2d(nn.Conv2d):
         vars(output)[ACTIVATED] = True
         return output
 
-    def add_to(self, other: Tensor, input: Tensor) -> Tensor:
-        """ReLU of `other` plus the convolution, in one pass and in the memory of `other`; without a graph."""
+    def add_to(self, other: Tensor, input: Tensor, activation: str | None = None) -> Tensor:
+        """`other` plus the convolution, activated, in one pass and in the memory of `other`; without a graph."""
         input = input.to(self.weight.dtype)
         output: Tensor = torch.ops.mkldnn._convolution_pointwise_.binary(
-            other, input, *_settings(self, input), "add", 1.0, "relu", [], ""
+            other, input, *_settings(self, input), "add", 1.0, activation, [], ""
         )
         return output
 
