@@ -94,6 +94,7 @@ format: .venv/installed ## Put the code into its standard form
 
 bench: .venv/installed ## Measure what explanations cost; writes benchmarks/RESULTS.md (an hour and a half)
 	$(BIN)/python benchmarks/forward.py
+	$(BIN)/python benchmarks/forward.py --batch 1
 	$(BIN)/python benchmarks/engine.py
 	$(BIN)/python benchmarks/gpu.py
 	$(BIN)/python benchmarks/watching.py

@@ -128,9 +128,10 @@ def main() -> None:
     rows = [measured(name, options.rounds, options.batch) for name in tqdm(options.networks, unit="net")]
     head = ["network", "as built", *STEPS.values()]
     print(report.table(head, rows))
+    many = "one picture" if options.batch == 1 else f"{options.batch} pictures"
     report.write(
-        "The forward, step by step",
-        f"`python benchmarks/forward.py`: one forward of {options.batch} pictures on {THREADS} threads, then "
+        f"The forward of {many}, step by step",
+        f"`python benchmarks/forward.py --batch {options.batch}`: one forward on {THREADS} threads, then "
         f"how many times as fast it is after each step; medians of {REPEATS} processes of {options.rounds} rounds."
         f"\n\n{report.table(head, rows)}",
     )

@@ -16,7 +16,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.fx.node import map_aggregate
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from camserve.cam.capture import capture
 from camserve.cam.layers import Layer
@@ -80,7 +82,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, inputs: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.steps: list[_Step] = []
-        self._made: dict[int, tuple[Tensor, _Made]] = {id(inputs): (inputs, _Made(0))}  # alive, or ids come again
+        self._made = WeakTensorKeyDictionary({inputs: _Made(0)})  # weak: a forward lets go of its tensors on the way
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = func(*args, **(kwargs or {}))
@@ -88,18 +90,15 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         step = len(self.steps)
         outputs = {None: output} if isinstance(output, Tensor) else dict(enumerate(_tensors(output)))
         for index, one in outputs.items():
-            self._made[id(one)] = one, _Made(step, index)
+            self._made[one] = _Made(step, index)
         return output
 
     def noted(self, value: Any) -> Any:
         """The value, with a `_Made` in place of each tensor that was made here."""
-        if isinstance(value, Tensor):
-            return self._made[id(value)][1] if id(value) in self._made else value
-        if isinstance(value, list | tuple):
-            return type(value)(map(self.noted, value))
-        if isinstance(value, dict):
-            return {name: self.noted(one) for name, one in value.items()}
-        return value
+        return map_aggregate(value, self._note)
+
+    def _note(self, value: Any) -> Any:
+        return self._made[value] if isinstance(value, Tensor) and value in self._made else value
 
 
 def record(network: nn.Module, layer: Layer, probe: Tensor) -> Tape | None:
@@ -191,12 +190,11 @@ def _compiled(steps: Sequence[_Step], ends: Sequence[Any]) -> _Replay:
             name = f"constant{len(constants)}"
             constants[name] = value
             return graph.create_node("get_attr", name)
-        if isinstance(value, list | tuple):
-            return type(value)(map(node, value))
-        return {name: node(one) for name, one in value.items()} if isinstance(value, dict) else value
+        return value
 
     for number, step in enumerate(steps, 1):
-        made[_Made(number)] = graph.call_function(step.operation, node(step.args), node(step.kwargs))
-    graph.output(tuple(node(end) for end in ends))
+        args, kwargs = (map_aggregate(one, node) for one in (step.args, step.kwargs))
+        made[_Made(number)] = graph.call_function(step.operation, args, kwargs)
+    graph.output(tuple(map(node, ends)))
     # Of the module only the function is taken: its parameters would be looked up in Python each time.
     return partial(type(fx.GraphModule(constants, graph)).forward, SimpleNamespace(**constants))
