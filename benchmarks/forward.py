@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 import report
 from camserve import machine
+from camserve.cam.gates import BATCHES
 from camserve.cam.layers import find_default, find_layers
 from camserve.cam.tape import record
 from camserve.errors import SetupError
@@ -63,7 +64,8 @@ def variants(network: nn.Module, inputs: Tensor) -> dict[str, Callable[[], Tenso
     pack(fused, last)
     fuse(fused, last)
     layer = find_default(fused, find_layers(fused, last[:1], None), last[:1])
-    tape = record(fused, layer, last)
+    noise = torch.randn(max(BATCHES), *inputs.shape[1:]).contiguous(memory_format=torch.channels_last)
+    tape = record(fused, layer, noise)
     assert tape is not None
     found = {
         "as built": lambda: network(inputs),
