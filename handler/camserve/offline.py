@@ -139,7 +139,7 @@ def _sheet(image: bytes, body: Mapping[str, Any], limits: SizeLimits) -> bytes:
             tiles.append(Tile(overlay.pixels, caption))
     explanation = body["explanation"]
     note = f"{body['model']['architecture']}, {explanation['method']} at {explanation['layer']}"
-    return encode(sheet(tiles, min(_COLUMNS, len(tiles)), note=note), "jpeg").data
+    return encode(sheet(tiles, min(_COLUMNS, len(tiles)), note=note)[:, :, ::-1], "jpeg").data
 
 
 def _line(body: Mapping[str, Any]) -> str:

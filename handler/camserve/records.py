@@ -84,8 +84,9 @@ class ClassMap:
 
 def shown(signed: Floats, polarity: Polarity) -> Floats:
     """What of a signed map a polarity shows, where it is above zero: for, against, or the size of either."""
-    views = {"positive": signed, "negative": -signed, "both": np.abs(signed)}
-    return views[polarity]
+    if polarity == "both":
+        return np.abs(signed)
+    return -signed if polarity == "negative" else signed
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,13 +40,13 @@ LATE = "There was no time left for the explanation; ask for fewer classes, maps 
 class ClosedForm:
     """Proof that behind `layer` come `then`, a global average pool and a linear head.
 
-    logit_c = mean over cells of sum_k weight[c,k] then(A)_k + bias[c];  weight is K x C, bias K.
+    logit_c = mean over cells of sum_k weight[c,k] then(A)_k + bias[c];  weight is K x C, bias K numbers.
     """
 
     layer: str
     then: Callable[[Tensor], Tensor]
     weight: Tensor
-    bias: Tensor
+    bias: Sequence[float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +121,8 @@ class Engine:
         Never raises: a class that cannot be explained, or not before the deadline, carries its failure, and the
         others are not touched.
         """
+        if not any(tasks):
+            return [[] for _ in tasks]
         logits = trace.logits.detach().float().cpu().numpy()
         targets = [
             targets_of(row, scores, task) if task else []
@@ -295,20 +297,21 @@ class Engine:
         rows, captured = [target.row for target in group], trace.captured[task.layer].detach()
         whole = rows == list(range(len(captured)))
         activations = self.layers[task.layer].spatial(captured if whole else captured[rows])
-        scale, biases = 1.0, list[float | None]([None] * len(group))
+        biases = list[float | None]([None] * len(group))
         if self._is_closed(task.layer):
             assert self.closed_form is not None
             activations = self.closed_form.then(activations)
             weights, constants = _heads(self.closed_form, group)
-            cells = activations[0, 0].numel()
-            gradient = weights[:, :, None, None] / cells
-            if METHODS[task.method].linear:
-                scale, biases = float(cells), [*constants]
+            gradient = weights.unflatten(1, (-1, 1, 1))  # of the score, times the cells
+            if METHODS[task.method].linear:  # of this gradient the map completes to the logit
+                biases = [*constants]
+            else:
+                gradient = gradient / activations[0, 0].numel()
         elif self._needs_backward(task):
             gradient = torch.stack([gradients[target] for target in group])
         else:
             gradient = activations  # a method that needs none looks at none
-        return _evidence(task, group, activations.float(), gradient.float(), scale, biases)
+        return _evidence(task, group, activations.float(), gradient.float(), biases)
 
     def _input_map(self, trace: Trace, task: Task, target: Target, gradients: Mapping[Target, Tensor]) -> ClassMap:
         """One signed map of the input's size, by a second pass over the row alone."""
@@ -334,7 +337,7 @@ class Engine:
         with torch.inference_mode():
             before = sign * score(trace.logits.detach(), target)
             weights = sign * method.weigh(before, sign * column(changed, target))
-        return _evidence(task, [target], activations.float(), weights.float()[None, :, None, None], 1.0, [None])[0]
+        return _evidence(task, [target], activations.float(), weights.float()[None, :, None, None], [None])[0]
 
     def _changed(self, trace: Trace, tasks: Sequence[Task | None], deadline: Deadline) -> dict[int, Tensor]:
         """The logits under changes, C x K, of each row whose method asks for them; all its classes share them."""
@@ -371,7 +374,6 @@ def _evidence(
     group: Sequence[Target],
     activations: Tensor,
     gradient: Tensor,
-    scale: float,
     biases: Sequence[float | None],
 ) -> list[ClassMap]:
     """The method on the scores, or on the negated scores for the negative polarity; positive speaks for the class.
@@ -382,9 +384,10 @@ def _evidence(
     sign = -1 if task.polarity == "negative" else 1
     channels: list[tuple[Channel, ...]] = [()] * len(group)
     with torch.inference_mode():
-        signed = (sign * scale * method.map(activations, sign * gradient)).cpu().numpy()
+        towards = gradient if sign > 0 else -gradient
+        signed = sign * method.map(activations, towards).cpu().numpy()
         if task.channels and method.parts:
-            parts = sign * scale * method.parts(activations, sign * gradient)
+            parts = sign * method.parts(activations, towards)
             channels = [_channels(own, task.channels) for own in parts]
     return [_checked(*one) for one in zip(group, signed, biases, channels, strict=True)]
 
@@ -410,9 +413,9 @@ def _failed(target: Target, reason: str) -> ClassMap:
 def _heads(closed_form: ClosedForm, group: Sequence[Target]) -> tuple[Tensor, list[float]]:
     """The head's rows for the targets' scores: weights (P x C) and biases."""
     ids = [target.class_id for target in group]
-    weights, biases = closed_form.weight[ids], closed_form.bias[ids]
-    against = [(place, target.contrast) for place, target in enumerate(group) if target.contrast is not None]
-    for place, contrast in against:
-        weights[place] -= closed_form.weight[contrast]
-        biases[place] -= closed_form.bias[contrast]
-    return weights, biases.tolist()
+    weights, biases = closed_form.weight[ids], [closed_form.bias[k] for k in ids]
+    for place, target in enumerate(group):
+        if target.contrast is not None:
+            weights[place] -= closed_form.weight[target.contrast]
+            biases[place] -= closed_form.bias[target.contrast]
+    return weights, biases

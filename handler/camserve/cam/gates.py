@@ -60,7 +60,7 @@ def closed_form(network: nn.Module, layer: Layer, probe: Tensor) -> ClosedForm |
         return None
     bias = torch.zeros_like(head.weight[:, 0]) if head.bias is None else head.bias
     for then in _THEN.values():
-        proof = ClosedForm(layer.name, then, head.weight.detach().float(), bias.detach().float())
+        proof = ClosedForm(layer.name, then, head.weight.detach().float(), bias.detach().float().tolist())
         if all(_completes(network, layer, proof, head, probe[:size]) for size in BATCHES):
             return proof
     return None
@@ -151,7 +151,7 @@ def _completes(network: nn.Module, layer: Layer, proof: ClosedForm, head: nn.Lin
     if pooled.shape != fed.shape or not _close(pooled, fed.float(), float(fed.abs().max().clamp(max=1))):
         return False
     maps = torch.einsum("kc,nchw->nkhw", proof.weight, activations)
-    return _close(maps.mean((2, 3)) + proof.bias, logits.float(), 1.0)
+    return _close(maps.mean((2, 3)) + maps.new_tensor(proof.bias), logits.float(), 1.0)
 
 
 def _close(ours: Tensor, theirs: Tensor, least: float) -> bool:

@@ -40,8 +40,8 @@ def assess(evidence: Floats, discriminative: bool, margin: float, thresholds: Th
         margin: between the two highest probabilities.
         thresholds: where a number becomes a flag.
     """
-    positive = np.maximum(evidence, 0).astype(np.float64)
-    total, whole = float(positive.sum()), float(np.abs(evidence.astype(np.float64)).sum())
+    positive = np.maximum(evidence, 0, dtype=np.float64)
+    total, whole = float(positive.sum()), float(np.abs(evidence).sum(dtype=np.float64))
     if total <= 0:
         share = 0.0 if whole > 0 else None
         return Quality(share, None, None, _flags(None, None, None, discriminative, margin, thresholds))

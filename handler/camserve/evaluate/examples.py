@@ -26,7 +26,7 @@ def draw(study: Study, ranking: Sequence[Measured], output: Path) -> Path:
     chosen = np.linspace(0, len(study.sample.pictures) - 1, PICTURES).round().astype(int).tolist()
     tiles = [tile for at in chosen for tile in _row(study, methods, at)]
     path = output / "sheet.png"
-    path.write_bytes(encode(sheet(tiles, columns, min(_WIDEST, _SHEET // columns)), "png").data)
+    path.write_bytes(encode(sheet(tiles, columns, min(_WIDEST, _SHEET // columns))[:, :, ::-1], "png").data)
     return path
 
 
@@ -38,4 +38,4 @@ def _row(study: Study, methods: Sequence[Measured], at: int) -> Iterator[Tile]:
     yield Tile(picture.view, f"{study.pipeline.labels.names[picture.class_id]} {picture.probability:.0%}")
     for one in methods:
         drawn = overlay(picture.view, (0, 0, side, side), one.group.maps[at], False, usual.colormap, usual.opacity)
-        yield Tile(drawn, short(one.first, layers))
+        yield Tile(drawn[:, :, ::-1], short(one.first, layers))

@@ -30,21 +30,20 @@ ENCODINGS = {
 
 
 def encode(pixels: Bytes, format: str, max_bytes: int | None = None) -> Image:
-    """Encode RGB (H x W x 3) or grey (H x W) uint8 pixels as `jpeg`, `png` or `webp`."""
+    """Encode uint8 pixels as `jpeg`, `png` or `webp`: grey (H x W), or blue first as OpenCV wants it (H x W x 3)."""
     encoding = ENCODINGS[format]
-    bgr = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR) if pixels.ndim == 3 else pixels
     height, width = pixels.shape[:2]
     if encoding.quality is None:
-        return Image(encoding.mime, width, height, None, _bytes(bgr, encoding, []))
+        return Image(encoding.mime, width, height, None, _bytes(pixels, encoding, []))
     for quality in QUALITIES:
-        data = _bytes(bgr, encoding, [encoding.quality, quality])
+        data = _bytes(pixels, encoding, [encoding.quality, quality])
         if max_bytes is None or len(data) <= max_bytes:
             break
     return Image(encoding.mime, width, height, quality, data)
 
 
-def _bytes(bgr: cv2.typing.MatLike, encoding: Encoding, parameters: list[int]) -> bytes:
-    done, buffer = cv2.imencode(encoding.extension, bgr, parameters)
+def _bytes(pixels: Bytes, encoding: Encoding, parameters: list[int]) -> bytes:
+    done, buffer = cv2.imencode(encoding.extension, pixels, parameters)
     if not done:
-        raise RuntimeError(f"OpenCV could not encode {bgr.shape} as {encoding.extension}")
+        raise RuntimeError(f"OpenCV could not encode {pixels.shape} as {encoding.extension}")
     return np.asarray(buffer).tobytes()

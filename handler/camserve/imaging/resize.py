@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 from PIL import Image
 
 from camserve.imaging.picture import Picture
@@ -17,14 +16,14 @@ def resized(picture: Picture, size: tuple[int, int], part: tuple[int, int, int, 
     The whole is resized: Pillow takes columns or rows first, whichever is less work, and rounds in between, so that
     a part resized alone can come out up to 27 levels away.
     """
-    return np.asarray(picture.source.resize(size, FILTERS[interpolation]).crop(part))
+    return Picture(picture.source.resize(size, FILTERS[interpolation]).crop(part)).pixels
 
 
 def fitted(picture: Picture, max_side: int) -> Bytes:
-    """The picture with its longest side at most `max_side`, never enlarged; it is not to be written to."""
+    """The picture with its longest side at most `max_side`, never enlarged, H x W x 3."""
     scale = max_side / max(picture.width, picture.height)
     if scale >= 1:
         return picture.pixels
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
     # Averaged over whole pixels first, which takes a fifth of the time.
-    return np.asarray(picture.source.resize(size, Image.Resampling.BILINEAR, reducing_gap=1.0))
+    return Picture(picture.source.resize(size, Image.Resampling.BILINEAR, reducing_gap=1.0)).pixels

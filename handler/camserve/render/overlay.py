@@ -1,4 +1,4 @@
-"""Map, picture and box to the two pictures of the contract: the overlay (RGB) and the heatmap (grey)."""
+"""Map, picture and box to the two pictures of the contract: the overlay (in colours) and the heatmap (grey)."""
 
 from __future__ import annotations
 
@@ -66,17 +66,20 @@ def _weights(start: int, stop: int, low: float, high: float, cells: int) -> Floa
 
 
 def overlay(pixels: Bytes, box: Box, evidence: Floats, signed: bool, colormap: str, opacity: float) -> Bytes:
-    """Blend the coloured map over `pixels` inside `box`; `pixels` stay as they are elsewhere.
+    """Blend the coloured map over a copy of `pixels` (RGB, H x W x 3) inside `box`; elsewhere they stay as they are.
 
     A signed map uses its own diverging colours. A map without evidence leaves the plain picture.
+
+    Returns:
+        H x W x 3 with blue first: the copy takes the order that the encoder wants.
     """
-    drawn = pixels.copy()
+    drawn = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), np.uint8)
     heat = scaled(evidence, signed)
     if not heat.any():
         return drawn
     place = Placement(pixels.shape[1], pixels.shape[0], box)
     table = colormaps.diverging() if signed else colormaps.table(colormap)
-    colours = cv2.applyColorMap(levels(place.spread(heat), signed), table[:, None])
+    colours = cv2.applyColorMap(levels(place.spread(heat), signed), table[:, None, ::-1])
     region = drawn[place.rows, place.columns]
     cv2.addWeighted(region, 1 - opacity, colours, opacity, 0, dst=region)
     return drawn
