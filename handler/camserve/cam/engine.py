@@ -302,7 +302,7 @@ class Engine:
             assert self.closed_form is not None
             activations = self.closed_form.then(activations)
             weights, constants = _heads(self.closed_form, group)
-            gradient = weights.unflatten(1, (-1, 1, 1))  # of the score, times the cells
+            gradient = weights[..., None, None]  # of the score, times the cells
             if METHODS[task.method].linear:  # of this gradient the map completes to the logit
                 biases = [*constants]
             else:
