@@ -13,6 +13,7 @@ import argparse
 import random
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from statistics import median
@@ -22,6 +23,7 @@ import numpy as np
 from tqdm import tqdm
 
 import load
+import quiet
 import report
 from camserve.stack import Stack
 from contenders import BATCH, NETWORKS, RESNET, UNSHED, camserve, direct, ours, prepare
@@ -59,7 +61,8 @@ class Plan(NamedTuple):
 def capacity(stack: Stack, plan: Plan) -> float:
     """Plain answers a second with full batches."""
     load.closed(ours(stack), plan.pictures, FILLING, WARM_SECONDS)
-    return load.closed(ours(stack), plan.pictures, FILLING, min(FULL_SECONDS, plan.seconds)).rate
+    seconds = min(FULL_SECONDS, plan.seconds)
+    return quiet.undisturbed(partial(load.closed, ours(stack), plan.pictures, FILLING, seconds)).rate
 
 
 def block(stack: Stack, plan: Plan, rate: float, share: float, seed: int) -> list[float]:
@@ -79,7 +82,7 @@ def tail(network: str, stack: Stack, plan: Plan) -> Line:
     for seed in tqdm(range(plan.rounds), desc="p99", unit="round", leave=False):
         turns = [(alone, 0.0), (beside, 0.5)]
         for pool, share in turns if seed % 2 else reversed(turns):
-            pool += block(stack, plan, rate, share, seed)
+            pool += quiet.undisturbed(partial(block, stack, plan, rate, share, seed))
     ratio = np.percentile(beside, 99) / np.percentile(alone, 99)
     what = f"p99 of plain requests, half the traffic explained / all plain ({len(beside)} and {len(alone)} requests)"
     return Line(network, what, "at most 1.20", f"{ratio:.2f}")
@@ -109,7 +112,8 @@ def passing(network: str, stack: Stack, plan: Plan) -> Line:
     ratios = []
     for number in tqdm(range(plan.rounds), desc="gateway", unit="round", leave=False):
         order = (through, past) if number % 2 else (past, through)
-        rates = {one: load.closed(one, plan.pictures, CLIENTS, plan.seconds / 3).rate for one in order}
+        turns = {one: partial(load.closed, one, plan.pictures, CLIENTS, plan.seconds / 3) for one in order}
+        rates = {one: quiet.undisturbed(turn).rate for one, turn in turns.items()}
         ratios.append(rates[through] / rates[past])
     what = f"throughput, {CLIENTS} clients: through the gateway / direct"
     return Line(network, what, "at least 0.95", f"{median(ratios):.2f}")
@@ -145,7 +149,8 @@ def main() -> None:
         f"average; one worker, two threads, clients and servers on two cores. {UNSHED} p99: Poisson arrivals at "
         f"{SHARE:.0%} of the rate that {FILLING} clients reach in a closed loop, {plan.rounds} alternating blocks of "
         f"{plan.seconds:g} s each, pooled. One client alone: medians of {plan.pairs} alternating pairs; differences "
-        f"are medians of the pairs' own. Throughput: medians of {plan.rounds} alternating turns.\n\n{table}",
+        f"are medians of the pairs' own. Throughput: medians of {plan.rounds} alternating turns. "
+        f"{quiet.TOLD}\n\n{table}",
     )
 
 

@@ -13,6 +13,7 @@ import argparse
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from statistics import mean, median
 from typing import NamedTuple
@@ -21,6 +22,7 @@ from tqdm import tqdm
 
 import load
 import meter
+import quiet
 import report
 from camserve.stack import Stack
 from contenders import BATCH, LITE, NETWORKS, RESNET, UNSHED, camserve, ours, peer, precisions, prepare, theirs
@@ -86,6 +88,14 @@ def targets(network: str, folder: Path, running: ExitStack) -> tuple[dict[str, l
     return found, stacks[EXACT]
 
 
+def one_turn(
+    target: load.Target, stack: Stack, pictures: Sequence[bytes], seconds: float
+) -> tuple[meter.Sums, load.Load, meter.Sums]:
+    """What the clients saw, between two looks at the service's own sums."""
+    before = meter.sums(stack)
+    return before, load.closed(target, pictures, CLIENTS, seconds), meter.sums(stack)
+
+
 def measured(
     every: Mapping[str, load.Target], stack: Stack, pictures: Sequence[bytes], seconds: float, rounds: int
 ) -> Found:
@@ -96,12 +106,11 @@ def measured(
         load.closed(every[kind], pictures, CLIENTS, seconds / 2)  # warm
     order = [kind for number in range(rounds) for kind in (reversed(kinds) if number % 2 else kinds)]
     for kind in tqdm(order, unit="turn", leave=False):
-        before = meter.sums(stack)
-        turn = load.closed(every[kind], pictures, CLIENTS, seconds)
+        before, turn, after = quiet.undisturbed(partial(one_turn, every[kind], stack, pictures, seconds))
         found.rates[kind].append(turn.rate)
         found.batches[kind] += [answer.batch for answer in turn.answers]
         if kind in found.stages:
-            found.stages[kind] = meter.added(before, meter.sums(stack), found.stages[kind])
+            found.stages[kind] = meter.added(before, after, found.stages[kind])
     if "captum" in every:
         found.captum.extend(load.paired(every["captum"], every["explained"], pictures, CAPTUM_PAIRS, warm=1))
     return found
@@ -178,7 +187,7 @@ def main() -> None:
     how = (
         f"{CLIENTS} clients in a closed loop with eight photographs, JPEG, {files}; medians of {options.rounds} rounds "
         f"of turns of {options.seconds:g} s. Every server has one worker, two threads and batches of up to {BATCH}; "
-        f"clients and servers share two cores. {UNSHED}"
+        f"clients and servers share two cores. {quiet.TOLD} {UNSHED}"
     )
     write(ratios, stages, how)
 
