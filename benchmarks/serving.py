@@ -1,10 +1,12 @@
 """Throughput over HTTP: explained against plain, ours against TorchServe's own handlers, and where the time goes.
 
-    python benchmarks/serving.py [--seconds 5] [--rounds 8] [--networks ResNet-50 ...]
+    python benchmarks/serving.py [--seconds 5] [--rounds 8] [--warm 20] [--networks ResNet-50 ...]
 
 All servers of a network are up at once, each with one worker, two torch threads and batches of eight. Eight clients ask
 one kind of request for some seconds, then the next kind; every round does all of them, the next one in reverse, and a
-ratio is that of two values of the same round. The captum row is one client's time, for the record.
+ratio is that of two values of the same round. Before them each kind is asked for a while: Java compiles what it runs
+often, for a minute or two, and takes up to a thirtieth of a request's time for it. The captum row is one client's
+time, for the record.
 """
 
 from __future__ import annotations
@@ -103,7 +105,7 @@ def measured(
     kinds = [kind for kind in every if kind != "captum"]
     found = Found({kind: [] for kind in kinds}, {kind: {} for kind in QUERIES}, {kind: [] for kind in kinds}, [])
     for kind in kinds:
-        load.closed(every[kind], pictures, CLIENTS, seconds / 2)  # warm
+        load.closed(every[kind], pictures, CLIENTS, seconds / 2)  # the first are of another size
     order = [kind for number in range(rounds) for kind in (reversed(kinds) if number % 2 else kinds)]
     for kind in tqdm(order, unit="turn", leave=False):
         before, turn, after = quiet.undisturbed(partial(one_turn, every[kind], stack, pictures, seconds))
@@ -171,6 +173,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=5, help="of a turn (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=8, help="default: %(default)s")
+    parser.add_argument(
+        "--warm", type=float, default=20, help="seconds of each kind before the first round (default: %(default)s)"
+    )
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS), metavar="NAME")
     options = parser.parse_args()
     prepare()
@@ -179,6 +184,8 @@ def main() -> None:
     for network in options.networks:
         with tempfile.TemporaryDirectory() as folder, ExitStack() as running:
             every, stack = targets(network, Path(folder), running)
+            for kind in every.keys() - {"captum"}:
+                load.closed(every[kind], pictures[SMALL], CLIENTS, options.warm)
             for size in tqdm(pictures, desc=network, unit="size"):
                 found = measured(every, stack, pictures[size], options.seconds, options.rounds)
                 ratios += compared(network, size, found)
@@ -186,8 +193,8 @@ def main() -> None:
     files = ", ".join(f"{told(size)} ({weight(files)} on average)" for size, files in pictures.items())
     how = (
         f"{CLIENTS} clients in a closed loop with eight photographs, JPEG, {files}; medians of {options.rounds} rounds "
-        f"of turns of {options.seconds:g} s. Every server has one worker, two threads and batches of up to {BATCH}; "
-        f"clients and servers share two cores. {quiet.TOLD} {UNSHED}"
+        f"of turns of {options.seconds:g} s, after {options.warm:g} s of each kind. Every server has one worker, two "
+        f"threads and batches of up to {BATCH}; clients and servers share two cores. {quiet.TOLD} {UNSHED}"
     )
     write(ratios, stages, how)
 
