@@ -14,7 +14,7 @@ from pictures import noise
     ("width", "height"), [(1, 1), (31, 17), (2048, 2048), (2100, 2100)], ids=lambda side: str(side)
 )
 def test_the_pixels_are_pillows(width, height):
-    """The last size is more than Pillow keeps in one piece (16 MB), and takes another way."""
+    """The last size is more than Pillow keeps in one piece if it is not told to (16 MB)."""
     picture = Picture.of(noise(width, height))
     np.testing.assert_array_equal(picture.pixels, noise(width, height))
     assert picture.pixels.dtype == np.uint8

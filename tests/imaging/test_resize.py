@@ -57,6 +57,33 @@ def test_fitted_has_its_longest_side_at_the_limit(width, height, expected):
     assert np.abs(small.astype(float) - averaged).mean() < 20  # of noise, whose values lie 85 apart
 
 
+def rings(width: int, height: int) -> np.ndarray:
+    """A pattern that gets finer towards the edges, up to what pixels can show."""
+    y, x = np.mgrid[:height, :width]
+    wave = np.cos(np.pi * ((x - width / 2) ** 2 + (y - height / 2) ** 2) / width)
+    return np.repeat((127.5 + 127.5 * wave).astype(np.uint8)[:, :, None], 3, axis=2)
+
+
+@pytest.mark.parametrize(("width", "height"), [(1600, 1200), (1601, 1201), (1000, 750), (2400, 3000)])
+def test_fine_patterns_do_not_turn_into_coarse_ones(width, height):
+    """Half as far from a slow, good filter as pixels picked out and interpolated are."""
+    picture = Picture.of(rings(width, height))
+    small = fitted(picture, 512)
+    size = small.shape[1], small.shape[0]
+    good = np.asarray(picture.source.resize(size, Image.Resampling.LANCZOS)).astype(float)
+    picked = cv2.resize(picture.pixels, size, interpolation=cv2.INTER_LINEAR)
+    assert ((small - good) ** 2).mean() ** 0.5 < 0.5 * ((picked - good) ** 2).mean() ** 0.5
+
+
+@pytest.mark.parametrize("side", [1024, 1025, 1600, 700])
+def test_nothing_moves_when_fitted(side):
+    """A ramp stays where it is, to a third of a pixel of the canvas: the last of an odd number may be left out."""
+    ramp = np.repeat(np.linspace(0, 255, side)[None, :, None], side, 0).repeat(3, 2).round().astype(np.uint8)
+    small = fitted(Picture.of(ramp), 512).astype(float)
+    expected = np.interp((np.arange(512) + 0.5) / 512 * side - 0.5, np.arange(side), np.linspace(0, 255, side))
+    assert np.abs(small[256, :, 0] - expected)[1:-1].max() < 0.5 + 0.34 * 255 / 512
+
+
 @pytest.mark.parametrize(("width", "height"), [(512, 100), (40, 30)])
 def test_fitted_never_enlarges(width, height):
     picture = Picture.of(quarters(width, height))

@@ -8,9 +8,11 @@ from typing import Self
 import cv2
 import nanoarrow
 import numpy as np
-from PIL import Image
+from PIL import Image, _imaging
 
 from camserve.records import Bytes
+
+_imaging.set_use_block_allocator(1)  # every picture in one piece, else only those of up to 16 MB can be looked into
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,13 @@ class Picture:
     @property
     def pixels(self) -> Bytes:
         """A copy as uint8, H x W x 3."""
-        return np.asarray(cv2.cvtColor(_memory(self.source), cv2.COLOR_RGBA2RGB), np.uint8)
+        return np.asarray(cv2.cvtColor(self.memory, cv2.COLOR_RGBA2RGB), np.uint8)
+
+    @property
+    def memory(self) -> Bytes:
+        """Pillow's own memory, not to be written to: H x W x 4, a byte without meaning behind each colour."""
+        buffer = nanoarrow.c_array(self.source).view().child(0).buffer(1)
+        return np.frombuffer(buffer, np.uint8).reshape(self.height, self.width, 4)
 
     @property
     def width(self) -> int:
@@ -42,12 +50,3 @@ class Picture:
     def cropped(self, box: tuple[int, int, int, int]) -> Picture:
         """The part inside `box`."""
         return Picture(self.source.crop(box))
-
-
-def _memory(source: Image.Image) -> Bytes:
-    """Pillow's own memory, H x W x 4: red, green, blue, and a byte that says nothing."""
-    try:
-        buffer = nanoarrow.c_array(source).view().child(0).buffer(1)
-    except ValueError:  # so large that Pillow keeps it in several blocks
-        buffer = source.tobytes("raw", "RGBX")
-    return np.frombuffer(buffer, np.uint8).reshape(source.height, source.width, 4)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
+import cv2
+import numpy as np
 from PIL import Image
 
 from camserve.imaging.picture import Picture
@@ -25,5 +29,17 @@ def fitted(picture: Picture, max_side: int) -> Bytes:
     if scale >= 1:
         return picture.pixels
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    # Averaged over whole pixels first, which takes a fifth of the time.
-    return Picture(picture.source.resize(size, Image.Resampling.BILINEAR, reducing_gap=1.0)).pixels
+    small = picture.memory
+    while 2 * size[0] <= small.shape[1] and 2 * size[1] <= small.shape[0]:
+        small = _halved(small)
+    # What is left is a factor below 2. A blur as wide as it asks for keeps fine patterns from turning into coarse ones.
+    ratio = small.shape[1] / size[0]
+    smooth = cv2.GaussianBlur(small, (3, 3), math.sqrt(max(ratio**2 - 1, 0.01)) / 2)
+    return np.asarray(cv2.cvtColor(cv2.resize(smooth, size), cv2.COLOR_RGBA2RGB), np.uint8)
+
+
+def _halved(pixels: Bytes) -> Bytes:
+    """Means of 2 x 2 pixels; of an odd number of rows or columns the last is left out."""
+    height, width = pixels.shape[0] // 2, pixels.shape[1] // 2
+    even = pixels[: 2 * height, : 2 * width]
+    return np.asarray(cv2.resize(even, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
