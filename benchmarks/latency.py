@@ -1,6 +1,6 @@
 """How long an answer takes: plain requests beside explained ones, one client alone, batching, the gateway.
 
-    python benchmarks/latency.py [--seconds 30] [--rounds 6] [--pairs 200] [--networks ResNet-50 ...]
+    python benchmarks/latency.py [--seconds 30] [--rounds 6] [--pairs 200] [--patience 10] [--networks ResNet-50 ...]
 
 Each comparison alternates: requests at given times in blocks of so many seconds, all plain and half explained, with the
 same arrivals in both; one client alone in pairs of single requests. Times of requests at given times count from when
@@ -23,11 +23,11 @@ import numpy as np
 from tqdm import tqdm
 
 import load
-import quiet
 import report
 from camserve.stack import Stack
 from contenders import BATCH, NETWORKS, RESNET, UNSHED, camserve, direct, ours, prepare
 from photographs import SMALL, photographs, told, weight
+from quiet import TOLD, Quiet
 
 CLIENTS = 8
 FILLING = 2 * BATCH
@@ -35,6 +35,9 @@ FILLING = 2 * BATCH
 
 SHARE = 0.6
 """Of the capacity: how much is asked for."""
+
+PAIRS = 20
+"""Of a turn of one client alone."""
 
 WARM_SECONDS, FULL_SECONDS = 3, 10
 EXPLAINED = "?explain=true"
@@ -56,13 +59,14 @@ class Plan(NamedTuple):
     rounds: int
     pairs: int
     pictures: Sequence[bytes]
+    quiet: Quiet
 
 
 def capacity(stack: Stack, plan: Plan) -> float:
     """Plain answers a second with full batches."""
     load.closed(ours(stack), plan.pictures, FILLING, WARM_SECONDS)
     seconds = min(FULL_SECONDS, plan.seconds)
-    return quiet.undisturbed(partial(load.closed, ours(stack), plan.pictures, FILLING, seconds)).rate
+    return plan.quiet.undisturbed(partial(load.closed, ours(stack), plan.pictures, FILLING, seconds)).rate
 
 
 def block(stack: Stack, plan: Plan, rate: float, share: float, seed: int) -> list[float]:
@@ -82,7 +86,7 @@ def tail(network: str, stack: Stack, plan: Plan) -> Line:
     for seed in tqdm(range(plan.rounds), desc="p99", unit="round", leave=False):
         turns = [(alone, 0.0), (beside, 0.5)]
         for pool, share in turns if seed % 2 else reversed(turns):
-            pool += quiet.undisturbed(partial(block, stack, plan, rate, share, seed))
+            pool += plan.quiet.undisturbed(partial(block, stack, plan, rate, share, seed))
     ratio = np.percentile(beside, 99) / np.percentile(alone, 99)
     what = f"p99 of plain requests, half the traffic explained / all plain ({len(beside)} and {len(alone)} requests)"
     return Line(network, what, "at most 1.20", f"{ratio:.2f}")
@@ -90,15 +94,21 @@ def tail(network: str, stack: Stack, plan: Plan) -> Line:
 
 def lone(network: str, stack: Stack, single: Stack, plan: Plan) -> list[Line]:
     """One client alone: what an explanation, batching and the gateway add."""
-    explained = load.paired(ours(stack, EXPLAINED), ours(stack), plan.pictures, plan.pairs)
+    explained = paired(ours(stack, EXPLAINED), ours(stack), plan)
     ratio = median(one for one, _ in explained) / median(other for _, other in explained)
-    batching = load.paired(ours(stack), ours(single), plan.pictures, plan.pairs)
-    gateway = load.paired(ours(stack), direct(stack), plan.pictures, plan.pairs)
+    batching = paired(ours(stack), ours(single), plan)
+    gateway = paired(ours(stack), direct(stack), plan)
     return [
         Line(network, "one client alone: explained / plain", "at most 1.10", f"{ratio:.2f}"),
         Line(network, f"one client alone: batches of {BATCH} - of 1", "at most 1 ms", f"{more(batching):.2f} ms"),
         Line(network, "one client alone: through the gateway - direct", "at most 1 ms", f"{more(gateway):.2f} ms"),
     ]
+
+
+def paired(one: load.Target, other: load.Target, plan: Plan) -> list[tuple[float, float]]:
+    """Seconds of both, pair by pair, in short turns."""
+    turn = partial(load.paired, one, other, plan.pictures, PAIRS)
+    return [pair for _ in range(0, plan.pairs, PAIRS) for pair in plan.quiet.undisturbed(turn)]
 
 
 def more(pairs: Sequence[tuple[float, float]]) -> float:
@@ -113,7 +123,7 @@ def passing(network: str, stack: Stack, plan: Plan) -> Line:
     for number in tqdm(range(plan.rounds), desc="gateway", unit="round", leave=False):
         order = (through, past) if number % 2 else (past, through)
         turns = {one: partial(load.closed, one, plan.pictures, CLIENTS, plan.seconds / 3) for one in order}
-        rates = {one: quiet.undisturbed(turn).rate for one, turn in turns.items()}
+        rates = {one: plan.quiet.undisturbed(turn).rate for one, turn in turns.items()}
         ratios.append(rates[through] / rates[past])
     what = f"throughput, {CLIENTS} clients: through the gateway / direct"
     return Line(network, what, "at least 0.95", f"{median(ratios):.2f}")
@@ -137,9 +147,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=6, help="of blocks (default: %(default)s)")
     parser.add_argument("--pairs", type=int, default=200, help="of a client alone (default: %(default)s)")
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS), metavar="NAME")
+    Quiet.add_option(parser)
     options = parser.parse_args()
     prepare()
-    plan = Plan(options.seconds, options.rounds, options.pairs, photographs(SMALL))
+    plan = Plan(options.seconds, options.rounds, options.pairs, photographs(SMALL), Quiet(options.patience))
     lines = list(chain.from_iterable(measured(name, plan) for name in tqdm(options.networks, unit="network")))
     table = report.table(["network", "what", "asked", "measured"], lines)
     print(table)
@@ -150,7 +161,7 @@ def main() -> None:
         f"{SHARE:.0%} of the rate that {FILLING} clients reach in a closed loop, {plan.rounds} alternating blocks of "
         f"{plan.seconds:g} s each, pooled. One client alone: medians of {plan.pairs} alternating pairs; differences "
         f"are medians of the pairs' own. Throughput: medians of {plan.rounds} alternating turns. "
-        f"{quiet.TOLD}\n\n{table}",
+        f"{TOLD}\n\n{table}",
     )
 
 

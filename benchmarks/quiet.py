@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import time
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -20,17 +22,45 @@ TOLD = (
 _Result = TypeVar("_Result")
 
 
-def undisturbed(turn: Callable[[], _Result]) -> _Result:
-    """What a turn gives that was left alone."""
-    found = []
-    for _ in range(TRIES):
-        stolen, whole = _times()
-        result = turn()
-        after, end = _times()
-        found.append(((after - stolen) / (end - whole), result))
-        if found[-1][0] <= MOST_STOLEN:
-            break
-    return min(found, key=lambda one: one[0])[1]
+class Quiet:
+    """Runs turns when the host leaves the machine alone; waits for that, all turns together, so many minutes."""
+
+    def __init__(self, patience: float) -> None:
+        self.seconds = patience * 60
+
+    @staticmethod
+    def add_option(parser: argparse.ArgumentParser) -> None:
+        """The option that says how many minutes."""
+        parser.add_argument(
+            "--patience",
+            type=float,
+            default=10,
+            metavar="MINUTES",
+            help="to wait, all in all, for the host of a virtual machine to leave it alone (default: %(default)s)",
+        )
+
+    def undisturbed(self, turn: Callable[[], _Result]) -> _Result:
+        """What a turn gives that was left alone."""
+        found = []
+        for _ in range(TRIES):
+            self._wait()
+            found.append(_watched(turn))
+            if found[-1][0] <= MOST_STOLEN:
+                break
+        return min(found, key=lambda one: one[0])[1]
+
+    def _wait(self) -> None:
+        """Until a second passes of which the host takes nothing."""
+        while self.seconds > 0 and _watched(lambda: time.sleep(1))[0] > MOST_STOLEN:
+            self.seconds -= 1
+
+
+def _watched(turn: Callable[[], _Result]) -> tuple[float, _Result]:
+    """The share of the processors' time that the host took, and the turn's result."""
+    stolen, whole = _times()
+    result = turn()
+    after, end = _times()
+    return (after - stolen) / (end - whole), result
 
 
 def _times() -> tuple[float, float]:

@@ -1,6 +1,6 @@
 """Throughput over HTTP: explained against plain, ours against TorchServe's own handlers, and where the time goes.
 
-    python benchmarks/serving.py [--seconds 5] [--rounds 8] [--warm 20] [--networks ResNet-50 ...]
+    python benchmarks/serving.py [--seconds 5] [--rounds 8] [--warm 20] [--patience 10] [--networks ResNet-50 ...]
 
 All servers of a network are up at once, each with one worker, two torch threads and batches of eight. Eight clients ask
 one kind of request for some seconds, then the next kind; every round does all of them, the next one in reverse, and a
@@ -24,11 +24,11 @@ from tqdm import tqdm
 
 import load
 import meter
-import quiet
 import report
 from camserve.stack import Stack
 from contenders import BATCH, LITE, NETWORKS, RESNET, UNSHED, camserve, ours, peer, precisions, prepare, theirs
 from photographs import LARGE, SMALL, Size, photographs, told, weight
+from quiet import TOLD, Quiet
 
 CLIENTS = 8
 QUERIES = {"plain": "", "explained": "?explain=true", "grid": "?explain=true&maps=grid"}
@@ -99,7 +99,7 @@ def one_turn(
 
 
 def measured(
-    every: Mapping[str, load.Target], stack: Stack, pictures: Sequence[bytes], seconds: float, rounds: int
+    every: Mapping[str, load.Target], stack: Stack, pictures: Sequence[bytes], seconds: float, rounds: int, quiet: Quiet
 ) -> Found:
     """Rounds of turns, every second one in reverse."""
     kinds = [kind for kind in every if kind != "captum"]
@@ -128,38 +128,38 @@ def compared(network: str, size: Size, found: Found) -> list[list[str]]:
         asked = SPECIAL.get((network, size, bar.kind), bar.asked) if bar.base == "plain" else bar.asked
         spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
         wanted = "" if asked is None else f"at least {asked:.2f}"
-        lines.append([network, told(size), f"{bar.kind} / {bar.base}", wanted, f"{median(ratios):.2f}", spread])
+        lines.append([told(size), f"{bar.kind} / {bar.base}", wanted, f"{median(ratios):.2f}", spread])
     if found.captum:
         ratio = median(its / own for its, own in found.captum)
         what = f"captum / explained, time of one client ({median(its for its, _ in found.captum):.1f} s for captum)"
-        lines.append([network, told(size), what, "", f"{ratio:.0f}", ""])
+        lines.append([told(size), what, "", f"{ratio:.0f}", ""])
     return lines
 
 
-def spent(network: str, size: Size, found: Found) -> list[list[str]]:
+def spent(size: Size, found: Found) -> list[list[str]]:
     """The lines of the second table."""
     lines = []
     for kind, sums in found.stages.items():
         batch = mean(found.batches[kind])
         stages = [f"{meter.milliseconds(sums, stage, batch):.1f}" for stage in meter.STAGES]
-        lines.append([network, told(size), kind, f"{batch:.1f}", *stages, f"{1e3 / median(found.rates[kind]):.1f}"])
+        lines.append([told(size), kind, f"{batch:.1f}", *stages, f"{1e3 / median(found.rates[kind]):.1f}"])
     return lines
 
 
-def write(ratios: list[list[str]], stages: list[list[str]], how: str) -> None:
-    """Both sections."""
-    first = report.table(["network", "picture", "rates", "asked", "median", "rounds"], ratios)
-    second = report.table(["network", "picture", "kind", "batch", *meter.STAGES, "between answers"], stages)
+def write(network: str, ratios: list[list[str]], stages: list[list[str]], how: str) -> None:
+    """The sections of a network."""
+    first = report.table(["picture", "rates", "asked", "median", "rounds"], ratios)
+    second = report.table(["picture", "kind", "batch", *meter.STAGES, "between answers"], stages)
     print(f"{first}\n\n{second}")
     report.write(
-        "Serving: throughput",
+        f"Serving: throughput of {network}",
         f"`python benchmarks/serving.py`: answers a second, as ratios of turns of the same round. {how} `stock` is "
         "TorchServe's own image classifier, `naive` the same with pytorch-grad-cam picture by picture, `naive_batched` "
         "with one call of it a batch (`benchmarks/peers/`), `captum` "
         f"TorchServe's own explanations.\n\n{first}",
     )
     report.write(
-        "Serving: where the time goes",
+        f"Serving: where the time goes with {network}",
         "`python benchmarks/serving.py`: milliseconds a picture, from the service's own metrics over the same turns. "
         f"{how} `batch` is the batch a picture was in, on average; forward, explain and total are the times of whole "
         "batches divided by that. The others are a picture's own, of which two at a time are worked on; preprocess "
@@ -177,26 +177,28 @@ def main() -> None:
         "--warm", type=float, default=20, help="seconds of each kind before the first round (default: %(default)s)"
     )
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS), metavar="NAME")
+    Quiet.add_option(parser)
     options = parser.parse_args()
+    quiet = Quiet(options.patience)
     prepare()
     pictures = {size: photographs(size) for size in (SMALL, LARGE)}
-    ratios, stages = [], []
+    files = ", ".join(f"{told(size)} ({weight(files)} on average)" for size, files in pictures.items())
+    how = (
+        f"{CLIENTS} clients in a closed loop with eight photographs, JPEG, {files}; medians of {options.rounds} rounds "
+        f"of turns of {options.seconds:g} s, after {options.warm:g} s of each kind. Every server has one worker, two "
+        f"threads and batches of up to {BATCH}; clients and servers share two cores. {TOLD} {UNSHED}"
+    )
     for network in options.networks:
+        ratios, stages = [], []
         with tempfile.TemporaryDirectory() as folder, ExitStack() as running:
             every, stack = targets(network, Path(folder), running)
             for kind in every.keys() - {"captum"}:
                 load.closed(every[kind], pictures[SMALL], CLIENTS, options.warm)
             for size in tqdm(pictures, desc=network, unit="size"):
-                found = measured(every, stack, pictures[size], options.seconds, options.rounds)
+                found = measured(every, stack, pictures[size], options.seconds, options.rounds, quiet)
                 ratios += compared(network, size, found)
-                stages += spent(network, size, found)
-    files = ", ".join(f"{told(size)} ({weight(files)} on average)" for size, files in pictures.items())
-    how = (
-        f"{CLIENTS} clients in a closed loop with eight photographs, JPEG, {files}; medians of {options.rounds} rounds "
-        f"of turns of {options.seconds:g} s, after {options.warm:g} s of each kind. Every server has one worker, two "
-        f"threads and batches of up to {BATCH}; clients and servers share two cores. {quiet.TOLD} {UNSHED}"
-    )
-    write(ratios, stages, how)
+                stages += spent(size, found)
+        write(network, ratios, stages, how)
 
 
 if __name__ == "__main__":
