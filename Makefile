@@ -92,7 +92,7 @@ format: .venv/installed ## Put the code into its standard form
 	$(BIN)/ruff format $(CODE)
 	$(BIN)/ruff check --fix $(CODE)
 
-bench: .venv/installed ## Measure what explanations cost; writes benchmarks/RESULTS.md (an hour and a half)
+bench: .venv/installed ## Measure what explanations cost; writes benchmarks/RESULTS.md (two hours)
 	$(BIN)/python benchmarks/forward.py
 	$(BIN)/python benchmarks/forward.py --batch 1
 	$(BIN)/python benchmarks/engine.py
@@ -111,4 +111,4 @@ pictures: .venv/installed ## Draw the documents' pictures again
 	$(BIN)/python docs/draw.py
 
 clean: stop ## Remove what was built, but not the virtual environment
-	rm -rf model_store/*.mar .camserve .audit sbom.json overlay.jpg .mypy_cache .ruff_cache .pytest_cache
+	rm -rf model_store/classifier.mar .camserve .audit sbom.json overlay.jpg .mypy_cache .ruff_cache .pytest_cache

@@ -1,8 +1,11 @@
 """What the documents say is what the code does: names, defaults, links, examples."""
 
+import ast
 import json
 import re
+import sys
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import jsonschema
@@ -52,6 +55,31 @@ def anchors(text: str) -> set[str]:
 
 def options_table() -> dict[str, list[str]]:
     return {row[0].strip("`"): row[1:] for row in table(section(read("README.md"), "Options"))}
+
+
+def imported(file: Path) -> set[str]:
+    """What a module imports, wherever in its text; of `from a import b` both `a` and `a.b`."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom):
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def test_the_readme_names_what_a_worker_needs():
+    files, names = [ROOT / "handler" / "camserve_handler.py"], set()
+    for file in files:  # which grows
+        names |= imported(file)
+        places = [ROOT / "handler" / name.replace(".", "/") for name in names]
+        every = [place.with_suffix(".py") for place in places] + [place / "__init__.py" for place in places]
+        files += [one for one in every if one.is_file() and one not in files]
+    assert len(files) > 50
+    outside = {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"camserve"}
+    needed = {packages_distributions()[name][0].lower().replace("_", "-") for name in outside}
+    told = re.search(r"The workers' Python needs (.*?) in the versions", read("README.md"), re.DOTALL)
+    assert set(re.split(r",\s+|\s+and\s+", told[1].lower())) == needed
 
 
 def test_the_readme_lists_the_options_in_the_order_of_the_code():

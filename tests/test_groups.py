@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
+import pytest
+import yaml
+
+import toynets
+from camserve.archive import Recipe, opened
 from camserve.errors import SetupError
 from camserve.groups import Groups
-from camserve.settings import Settings
+from camserve.model import embedded
+from camserve.settings import Preprocessing, Settings
+
+CONFIG = Path(__file__).resolve().parents[1] / "config" / "model-config.yaml"
 
 
 def test_a_class_has_its_group_or_is_other():
@@ -27,6 +35,23 @@ def test_groups_are_written_as_ranges():
 def test_groups_from_the_environment():
     variable = {"CAMSERVE_CLASS_GROUPS": '{"cats": "1-2"}'}
     assert Settings.read({"architecture": "timm/x"}, variable).class_groups == {"cats": (1, 2)}
+
+
+@pytest.mark.parametrize(
+    ("name", "group"), [("tench", "fish"), ("Egyptian cat", "cats"), ("espresso", "food and drink")]
+)
+def test_a_model_with_imagenets_labels_has_its_groups(name, group):
+    with opened(Recipe("c", embedded.ARCHITECTURE)) as pipeline:
+        assert Groups(pipeline.settings.class_groups, pipeline.card.labels).of(pipeline.labels.find(name)) == group
+
+
+def test_a_model_with_labels_of_its_own_has_none_of_imagenets_groups(tmp_path):
+    architecture = toynets.archive(tmp_path, toynets.SEEDED, "Seeded", toynets.LABELS)
+    labels, preprocessing = tmp_path / "labels.txt", Preprocessing(**toynets.PLAIN)
+    settings = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))["camserve"]
+    recipe = Recipe("c", str(tmp_path / architecture), "none", labels, preprocessing, settings=settings)
+    with opened(recipe) as pipeline:
+        assert Groups(pipeline.settings.class_groups, pipeline.card.labels).of(0) == toynets.LABELS[0]
 
 
 @pytest.mark.parametrize("groups", [{"cats": "one"}, {"cats": "1-x"}, ["1"], {str(n): "1" for n in range(21)}])

@@ -140,6 +140,7 @@ def _fill(content: Path, recipe: Recipe) -> dict[str, Any]:
     section = {
         "architecture": architecture,
         "preprocessing": preprocessing and preprocessing.model_dump(mode="json"),
+        **({} if recipe.labels else {"class_groups": embedded.IMAGENET_GROUPS}),
         **recipe.settings,
     }
     return {**recipe.server, "camserve": section}

