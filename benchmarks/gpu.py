@@ -25,6 +25,7 @@ import torch
 from tqdm import tqdm
 
 import report
+from camserve import machine
 from camserve.archive import Recipe, opened
 from camserve.cam.engine import Engine
 from camserve.cam.gates import prove
@@ -270,6 +271,7 @@ def main() -> None:
     if not torch.cuda.is_available():
         print("There is no GPU here (torch.cuda.is_available() is false): nothing measured.")
         return
+    machine.prepare(machine.cores())  # on a GPU above all: float32 is float32
     warnings.filterwarnings("ignore", category=UserWarning)  # the peers', about their own hooks
     reference = engine_on("cpu", "float32")
     text = [

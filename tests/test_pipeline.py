@@ -618,6 +618,16 @@ def test_what_is_not_explained_in_time_is_given_up_and_no_prediction_is(tmp_path
     assert {one["reason"] for one in classes} == {engine.LATE}
 
 
+@pytest.mark.parametrize(("crop", "status"), [("0,0,400,20", 200), ("0,0,401,20", 400), ("0,0,16,300", 200)])
+def test_a_crop_may_be_as_long_as_a_picture_and_no_longer(seeded, crop, status):
+    (answer,) = seeded.answer([row(cat(), crop=crop)])
+    assert answer.status == status
+    if status == 400:
+        width, height = crop.split(",")[2:]
+        told = f"Option 'crop': expected a longer side of at most 20 times the shorter, got {width}x{height}."
+        assert fault(answer)[1:] == ("InvalidOption", told)
+
+
 # --- load ---------------------------------------------------------------------------------------------------
 
 
@@ -627,6 +637,15 @@ def test_the_preprocessing_must_be_declared(tmp_path):
     assert str(caught.value) == (
         "The preprocessing is not declared: give resize, crop, interpolation, mean and std; "
         "a wrong guess would change predictions without a word."
+    )
+
+
+def test_a_network_may_pass_by_name(seeded, tmp_path):
+    named, asked = loaded(tmp_path, toynets.SEEDED, "Named"), row(cat(), explain="true", maps="grid")
+    one, other = (good(pipeline.answer([asked])[0]) for pipeline in (named, seeded))
+    assert [p["class_id"] for p in one["predictions"]] == [p["class_id"] for p in other["predictions"]]
+    np.testing.assert_allclose(
+        *(grid(answer["explanation"]["classes"][0]) for answer in (one, other)), rtol=1e-4, atol=1e-4
     )
 
 

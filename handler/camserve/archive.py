@@ -67,6 +67,7 @@ def build(recipe: Recipe, store: Path) -> Path:
         content = Path(scratch) / "content"
         content.mkdir()
         config = _fill(content, recipe)
+        machine.prepare(machine.cores())
         Pipeline.load(content, Settings.read(config["camserve"], {}), recipe.name, recipe.version)
         shutil.copytree(SOURCE, content / "camserve", ignore=shutil.ignore_patterns("__pycache__"))
         settings = Path(scratch) / "model-config.yaml"

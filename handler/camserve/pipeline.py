@@ -193,12 +193,7 @@ class Pipeline:
     def _views(self, picture: Picture, options: Options, shed: bool) -> Prepared:
         """What the network sees and where it lies, and the canvas where a picture is asked for and will be drawn."""
         crop = options.crop
-        if crop and (crop[2] > picture.width or crop[3] > picture.height):
-            raise InvalidOption(
-                f"Option 'crop': expected a box inside the upright {picture.width}x{picture.height} picture, "
-                f"got {crop[0]},{crop[1]},{crop[2] - crop[0]},{crop[3] - crop[1]}."
-            )
-        pixels, (x0, y0, x1, y1) = view(picture.cropped(crop) if crop else picture, self.preprocessing)
+        pixels, (x0, y0, x1, y1) = view(self._cropped(picture, crop), self.preprocessing)
         left, top = crop[:2] if crop else (0, 0)
         drawn = options.explain and not shed and not {"overlay", "heatmap"}.isdisjoint(options.maps)
         return Prepared(
@@ -209,6 +204,22 @@ class Pipeline:
             pixels,
             fitted(picture, options.max_side) if drawn else None,
         )
+
+    def _cropped(self, picture: Picture, crop: tuple[int, int, int, int] | None) -> Picture:
+        """The part to look at. As a picture, it may not be too long: its shorter side is enlarged to the model's."""
+        if crop is None:
+            return picture
+        width, height, ratio = crop[2] - crop[0], crop[3] - crop[1], self.limits.aspect_ratio
+        if crop[2] > picture.width or crop[3] > picture.height:
+            raise InvalidOption(
+                f"Option 'crop': expected a box inside the upright {picture.width}x{picture.height} picture, "
+                f"got {crop[0]},{crop[1]},{width},{height}."
+            )
+        if max(width, height) > ratio * min(width, height):
+            raise InvalidOption(
+                f"Option 'crop': expected a longer side of at most {ratio:g} times the shorter, got {width}x{height}."
+            )
+        return picture.cropped(crop)
 
     def _judge(self, jobs: Sequence[_Job], deadline: Deadline) -> list[Verdict | RequestError]:
         """One forward for all rows, then maps for those that ask or whose rule holds."""

@@ -25,10 +25,12 @@ def test_a_turned_and_cut_picture_has_its_own_pixels():
     np.testing.assert_array_equal(turned.pixels, np.rot90(noise(40, 30))[5:31, 3:20])
 
 
-def test_pixels_outlive_their_picture():
-    pixels = Picture.of(noise(400, 300)).pixels
+def test_pixels_and_memory_outlive_their_picture():
+    pixels, memory = Picture.of(noise(400, 300)).pixels, Picture.of(noise(400, 300)).memory[:, ::2]
     others = [Picture.of(np.zeros((300, 400, 3), np.uint8)) for _ in range(50)]  # take freed memory, if there is any
     np.testing.assert_array_equal(pixels, noise(400, 300))
+    np.testing.assert_array_equal(memory[..., :3], noise(400, 300)[:, ::2])
+    assert not memory.flags.writeable
     assert len(others) == 50
 
 

@@ -18,9 +18,9 @@ def capture(layers: Sequence[Layer], graph: bool) -> Iterator[dict[str, Tensor]]
     """Run a forward inside this block to get the outputs of `layers` by name.
 
     Without `graph` the forward runs in inference mode. With it, nothing is recorded up to the first of the
-    layers; there the autograd graph begins, so gradients cost the tail only. Either way a layer hands on a
-    clone, so that in-place modules behind it cannot change what was captured. Hooks come off and the
-    gradient mode is restored however the block ends.
+    layers; there the autograd graph begins, so gradients cost the tail only. Either way one of both, what is kept
+    or what a layer hands on, is a clone, so that in-place modules behind it cannot change what was captured.
+    Hooks come off and the gradient mode is restored however the block ends.
     """
     captured: dict[str, Tensor] = {}
     handles = [layer.module.register_forward_hook(_hook(layer, graph, captured)) for layer in layers]

@@ -111,7 +111,8 @@ class Engine:
                 raise
             _log.exception("camserve: the hooked forward failed; predicting without it")
         # Here, because with the error's traceback goes what the failed forward holds of the GPU.
-        return Trace(inputs, self.forward(inputs, [None] * len(tasks)).logits, {}, broken=True)
+        with torch.inference_mode():
+            return Trace(inputs, self.network(inputs), {}, broken=True)
 
     def maps(
         self, trace: Trace, tasks: Sequence[Task | None], deadline: Deadline | None = None

@@ -128,11 +128,12 @@ def _inputs_outputs(
     """Input and output of each module in one forward, with the network's logits."""
     seen: dict[nn.Linear, tuple[Tensor, Tensor]] = {}
 
-    def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def note(module: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor], output: Tensor) -> None:
         assert isinstance(module, nn.Linear)
-        seen[module] = (inputs[0].clone(), output.clone())
+        (fed,) = (*inputs, *named.values())
+        seen[module] = (fed.clone(), output.clone())
 
-    handles = [module.register_forward_hook(note) for module in modules]
+    handles = [module.register_forward_hook(note, with_kwargs=True) for module in modules]
     try:
         with torch.inference_mode():
             logits = network(probe)

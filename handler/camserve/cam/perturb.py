@@ -24,7 +24,7 @@ def without_channels(network: nn.Module, layer: Layer, one: Tensor, output: Tens
         network: returns logits, N x K.
         layer: whose channels are switched off.
         one: the input, 1 x 3 x H x W.
-        output: what the layer put out for it, with a batch of one.
+        output: what the layer put out for it, a batch of one.
     """
     along = 1 if layer.reshape is None else output.ndim - 1  # tokens carry their channels last
     logits = []

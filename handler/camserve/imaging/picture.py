@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import cv2
 import nanoarrow
@@ -13,6 +13,14 @@ from PIL import Image, _imaging
 from camserve.records import Bytes
 
 _imaging.set_use_block_allocator(1)  # every picture in one piece, else only those of up to 16 MB can be looked into
+
+
+@dataclass(frozen=True, slots=True)
+class _Lent:
+    """Tells NumPy where memory is, and is kept with the array: parts of nanoarrow's views forget whose they are."""
+
+    __array_interface__: dict[str, Any]
+    lender: object
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +42,9 @@ class Picture:
     @property
     def memory(self) -> Bytes:
         """Pillow's own memory, not to be written to: H x W x 4, a byte without meaning behind each colour."""
-        buffer = nanoarrow.c_array(self.source).view().child(0).buffer(1)
-        return np.frombuffer(buffer, np.uint8).reshape(self.height, self.width, 4)
+        lender = nanoarrow.c_array(self.source).view()
+        lent = np.frombuffer(lender.child(0).buffer(1), np.uint8).reshape(self.height, self.width, 4)
+        return np.asarray(_Lent(lent.__array_interface__, lender))
 
     @property
     def width(self) -> int:

@@ -32,7 +32,7 @@ def fitted(picture: Picture, max_side: int) -> Bytes:
     small = picture.memory
     while 2 * size[0] <= small.shape[1] and 2 * size[1] <= small.shape[0]:
         small = _halved(small)
-    # What is left is a factor below 2. A blur as wide as it asks for keeps fine patterns from turning into coarse ones.
+    # What is left is a factor of 2 at most. A blur as wide as that asks for keeps fine patterns from becoming coarse.
     ratio = small.shape[1] / size[0]
     smooth = cv2.GaussianBlur(small, (3, 3), math.sqrt(max(ratio**2 - 1, 0.01)) / 2)
     return np.asarray(cv2.cvtColor(cv2.resize(smooth, size), cv2.COLOR_RGBA2RGB), np.uint8)

@@ -113,7 +113,7 @@ def _pairs(network: nn.Module, probe: Tensor) -> list[_Pair]:
         ended.append(module)
 
     def before(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        if type(module) not in _ACTIVATIONS or not made:
+        if type(module) not in _ACTIVATIONS or not made or not inputs:
             return
         (output, version), convolution = made[0], ended[0]
         if inputs[0] is output and output._version == version and isinstance(convolution, PackedConv2d):

@@ -141,7 +141,8 @@ def _sizes(network: nn.Module, probe: Tensor) -> dict[str, torch.Size]:
     sizes: dict[str, torch.Size] = {}
 
     def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        sizes[names[module]] = inputs[0].shape
+        if inputs:  # a caller who names what it passes is left alone
+            sizes[names[module]] = inputs[0].shape
 
     handles = [module.register_forward_pre_hook(note) for module in names]
     try:

@@ -22,7 +22,7 @@ def to_bfloat16(network: nn.Module, layer: nn.Module, probe: Tensor) -> None:
         SetupError: the processor has no arithmetic for it.
     """
     device = probe.device.type
-    if not _is_native(device):
+    if not _is_native(probe.device):
         raise SetupError(
             "The setting 'precision' asks for bfloat16 and this processor has no arithmetic for it: use float32."
         )
@@ -44,9 +44,10 @@ def to_bfloat16(network: nn.Module, layer: nn.Module, probe: Tensor) -> None:
     layer.register_forward_hook(leave)
 
 
-def _is_native(device: str) -> bool:
-    if device == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+def _is_native(device: torch.device) -> bool:
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = torch.cpu.get_capabilities()
     return any(bool(capabilities.get(name)) for name in ("amx_bf16", "avx512_bf16", "bf16"))
 

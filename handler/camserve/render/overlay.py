@@ -55,7 +55,7 @@ class Placement:
         return np.asarray(down @ evidence @ across.T, np.float32)
 
 
-@lru_cache(maxsize=16)  # pictures of one source have one size; a map of pixels needs up to 4 MB
+@lru_cache(maxsize=16)  # pictures of one source have one size; a map of 512 x 512 pixels needs up to 4 MB
 def _weights(start: int, stop: int, low: float, high: float, cells: int) -> Floats:
     """How much of each cell's value each pixel gets, pixels x cells; the cells lie between `low` and `high`."""
     position = (np.arange(start, stop) + 0.5 - low) / (high - low) * cells - 0.5
