@@ -73,7 +73,7 @@ STRICT = os.environ.get("CAMSERVE_STRICT") == "1"
 
 
 MOST_STOLEN = 0.1
-"""Of the processors' time. Where a virtual machine's host takes more away, servers miss deadlines that users would have
+"""Of the processors' time. Where a virtual machine's host takes more away, deadlines are missed that users would have
 seen kept: such a failure says nothing about camserve, and the test has to pass when it is run again."""
 
 _host: dict[str, tuple[float, float]] = {}
@@ -92,10 +92,9 @@ def disturbed() -> bool:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Servers have deadlines: their tests are run again, twice at most, where the host and not camserve missed one."""
+    """Tests that fail are run again, twice at most, where it may have been the host."""
     for item in items:
-        if item.get_closest_marker("live"):
-            item.add_marker(pytest.mark.flaky(reruns=2, condition=disturbed))
+        item.add_marker(pytest.mark.flaky(reruns=2, reruns_delay=10, condition=disturbed))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -23,7 +23,7 @@ def stack(tmp_path_factory):
     folder = tmp_path_factory.mktemp("gateway")
     build_archive(folder / "archives")
     with echo_stack(folder / "archives", folder / "state", CAMSERVE_ALLOWED_ORIGIN=ORIGIN) as running:
-        running.wait_ready(90)
+        running.wait_ready()
         yield running
 
 

@@ -227,14 +227,14 @@ def children():
 def test_a_refusal_of_the_handler_is_passed_on(archives, tmp_path):
     stack = echo_stack(archives, tmp_path / "state", ECHO_REFUSAL="camserve: the labels do not fit the head.")
     with stack, pytest.raises(StackError, match=r"^The model did not load: the labels do not fit the head\. \(see "):
-        stack.wait_ready(60)
+        stack.wait_ready()
 
 
 @pytest.mark.live
 def test_a_handler_that_cannot_be_imported_names_the_cause(archives, tmp_path):
     stack = echo_stack(archives, tmp_path / "state", ECHO_BROKEN="1")
     with stack, pytest.raises(StackError, match="No module named 'no_such_module_anywhere'"):
-        stack.wait_ready(60)
+        stack.wait_ready()
 
 
 @pytest.mark.live
@@ -243,14 +243,14 @@ def test_an_old_refusal_in_the_log_does_not_count(archives, tmp_path):
     stack.logs.mkdir(parents=True)
     (stack.logs / "model_log.log").write_text(log("camserve: yesterday's refusal.") + "\n")
     with stack:
-        stack.wait_ready(60)
+        stack.wait_ready()
 
 
 @pytest.mark.live
 def test_stop_leaves_no_process_and_no_folder(archives, tmp_path, temporary, children):
     seen = []
     with echo_stack(archives, tmp_path / "state with 'blanks'") as stack:
-        stack.wait_ready(60, seen.append)
+        stack.wait_ready(on_progress=seen.append)
         started = children()
         assert {"java", "nginx"} <= {process.name() for process in started}
         assert len(list(temporary.iterdir())) == 1
@@ -266,7 +266,7 @@ def test_the_end_waits_for_an_answer_and_not_for_a_silent_client(archives, tmp_p
     monkeypatch.setattr("camserve.stack.child.IDLE", 0.1)
     answers = []
     with echo_stack(archives, tmp_path / "state") as stack:
-        stack.wait_ready(60)
+        stack.wait_ready()
 
         def ask():
             answers.append(requests.post(f"{stack.url}/predictions/echo", data='{"wish": 1, "sleep": 3}', timeout=9))
@@ -286,14 +286,14 @@ def test_the_end_waits_for_an_answer_and_not_for_a_silent_client(archives, tmp_p
 def test_a_process_that_ends_at_the_first_start_is_told(archives, tmp_path):
     stack = echo_stack(archives, tmp_path / "state", CAMSERVE_MAX_BODY="much")
     with stack, pytest.raises(StackError, match=r'^gateway ended: .*"client_max_body_size" .* \(status 1, see '):
-        stack.wait_ready(60)
+        stack.wait_ready()
 
 
 @pytest.mark.live
 def test_processes_that_end_later_are_started_again(archives, tmp_path, children):
     said: list[str] = []
     with echo_stack(archives, tmp_path / "state") as stack:
-        stack.wait_ready(60)
+        stack.wait_ready()
         watching = threading.Thread(target=watch, args=(stack, said))
         watching.start()
         first = register.read(tmp_path / "state")
@@ -319,7 +319,7 @@ def test_the_gateways_log_begins_anew_where_it_is_too_large(archives, tmp_path, 
     monkeypatch.setattr("camserve.stack.processes.LARGEST_LOG", 2_000)
     log, old = tmp_path / "state/logs/gateway.log", tmp_path / "state/logs/gateway.log.1"
     with echo_stack(archives, tmp_path / "state") as stack:
-        stack.wait_ready(60)
+        stack.wait_ready()
         watching = threading.Thread(target=watch, args=(stack, []))
         watching.start()
         deadline = time.monotonic() + 60

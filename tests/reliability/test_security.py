@@ -66,7 +66,7 @@ def certificate(tmp_path_factory):
 def stack(archives, tmp_path_factory):
     """Neither TLS nor tokens."""
     with echo_stack(archives, tmp_path_factory.mktemp("plain") / "state") as running:
-        running.wait_ready(90)
+        running.wait_ready()
         yield running
 
 
@@ -82,7 +82,7 @@ def guarded(archives, certificate, tmp_path_factory):
         "CAMSERVE_TLS_KEY": str(key),
     }
     with echo_stack(archives, tmp_path_factory.mktemp("guarded") / "state", **settings) as running:
-        running.wait_ready(90)
+        running.wait_ready()
         yield running
 
 
