@@ -26,7 +26,7 @@ from camserve.errors import InternalError, InvalidOption, RequestError, SetupErr
 from camserve.imaging.budget import Allowance, Budget
 from camserve.imaging.decode import SizeLimits, decode, inspect
 from camserve.imaging.picture import Picture
-from camserve.imaging.resize import fitted
+from camserve.imaging.resize import canvas
 from camserve.inspector import inspector
 from camserve.model.architectures import tokens
 from camserve.model.fold import fold
@@ -202,7 +202,7 @@ class Pipeline:
             crop,
             (left + x0, top + y0, left + x1, top + y1),
             pixels,
-            fitted(picture, options.max_side) if drawn else None,
+            canvas(picture, options.max_side) if drawn else None,
         )
 
     def _cropped(self, picture: Picture, crop: tuple[int, int, int, int] | None) -> Picture:
@@ -276,7 +276,7 @@ class Pipeline:
         """The task, also to be verified for the metrics if its turn has come and it explains one class plainly."""
         plain = task.how_many == 1 and task.polarity == "positive" and task.contrast is None
         turn = plain and random.random() < self.settings.verify_share  # noqa: S311
-        return replace(task, verify=task.verify or turn)
+        return replace(task, verify=True) if turn else task
 
     def _draw(self, pair: tuple[_Job | RequestError, Verdict | RequestError | None], deadline: Deadline) -> Outcome:
         """Maps to pictures and regions."""

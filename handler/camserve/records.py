@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -44,6 +44,11 @@ class Task:
     def how_many(self) -> int:
         """How many classes are to be explained."""
         return self.classes if isinstance(self.classes, int) else len(self.classes)
+
+    @property
+    def kind(self) -> Hashable:
+        """What maps that are computed together have in common."""
+        return self.method, self.layer, self.polarity, self.channels
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +113,8 @@ class Prepared:
     """A decoded row on its way to the network.
 
     `view` is what the network sees (uint8, S x S x 3) and `model_box` where it lies in the upright picture.
-    `canvas` is the picture as overlays show it, or None where none is asked for.
+    `canvas` is the picture as overlays show it (uint8, H x W x 4, red first, a byte without meaning last; not to be
+    written to), or None where none is asked for.
     """
 
     width: int

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -172,13 +172,15 @@ class Engine:
 
         What cannot be is left out, and is tried alone.
         """
-        groups: defaultdict[tuple[int, Task], list[Target]] = defaultdict(list)
+        groups: defaultdict[tuple[int, Hashable], list[Target]] = defaultdict(list)
         for task, row in zip(tasks, targets, strict=True):
             for j, target in enumerate(row):
                 if task and self._is_ready(trace, task, target, gradients):
-                    groups[j, replace(task, classes=0, contrast=None, verify=False)].append(target)
+                    groups[j, task.kind].append(target)
         found: dict[Target, ClassMap] = {}
-        for (_, task), group in groups.items():
+        for group in groups.values():
+            task = tasks[group[0].row]
+            assert task is not None
             try:
                 found |= zip(group, self._class_maps(trace, task, group, gradients), strict=True)
             except Exception:
@@ -302,10 +304,10 @@ class Engine:
         if self._is_closed(task.layer):
             assert self.closed_form is not None
             activations = self.closed_form.then(activations)
-            weights, constants = _heads(self.closed_form, group)
-            gradient = weights[..., None, None]  # of the score, times the cells
+            heads = [_head(self.closed_form, target) for target in group]
+            gradient = torch.stack([weights for weights, _ in heads])[..., None, None]  # of the score, times the cells
             if METHODS[task.method].linear:  # of this gradient the map completes to the logit
-                biases = [*constants]
+                biases = [bias for _, bias in heads]
             else:
                 gradient = gradient / activations[0, 0].numel()
         elif self._needs_backward(task):
@@ -386,7 +388,8 @@ def _evidence(
     channels: list[tuple[Channel, ...]] = [()] * len(group)
     with torch.inference_mode():
         towards = gradient if sign > 0 else -gradient
-        signed = sign * method.map(activations, towards).cpu().numpy()
+        maps = method.map(activations, towards).cpu().numpy()
+        signed = maps if sign > 0 else -maps
         if task.channels and method.parts:
             parts = sign * method.parts(activations, towards)
             channels = [_channels(own, task.channels) for own in parts]
@@ -411,12 +414,9 @@ def _failed(target: Target, reason: str) -> ClassMap:
     return ClassMap(target.class_id, target.contrast, None, failure=reason)
 
 
-def _heads(closed_form: ClosedForm, group: Sequence[Target]) -> tuple[Tensor, list[float]]:
-    """The head's rows for the targets' scores: weights (P x C) and biases."""
-    ids = [target.class_id for target in group]
-    weights, biases = closed_form.weight[ids], [closed_form.bias[k] for k in ids]
-    for place, target in enumerate(group):
-        if target.contrast is not None:
-            weights[place] -= closed_form.weight[target.contrast]
-            biases[place] -= closed_form.bias[target.contrast]
-    return weights, biases
+def _head(closed_form: ClosedForm, target: Target) -> tuple[Tensor, float]:
+    """The head's row for a target's score: C weights and the bias."""
+    weights, bias = closed_form.weight[target.class_id], closed_form.bias[target.class_id]
+    if target.contrast is None:
+        return weights, bias
+    return weights - closed_form.weight[target.contrast], bias - closed_form.bias[target.contrast]

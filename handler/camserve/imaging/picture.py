@@ -17,7 +17,7 @@ _imaging.set_use_block_allocator(1)  # every picture in one piece, else only tho
 
 @dataclass(frozen=True, slots=True)
 class _Lent:
-    """Tells NumPy where memory is, and is kept with the array: parts of nanoarrow's views forget whose they are."""
+    """Tells NumPy where memory is, and is kept with the array, as its lender is with it."""
 
     __array_interface__: dict[str, Any]
     lender: object
@@ -42,9 +42,10 @@ class Picture:
     @property
     def memory(self) -> Bytes:
         """Pillow's own memory, not to be written to: H x W x 4, a byte without meaning behind each colour."""
-        lender = nanoarrow.c_array(self.source).view()
-        lent = np.frombuffer(lender.child(0).buffer(1), np.uint8).reshape(self.height, self.width, 4)
-        return np.asarray(_Lent(lent.__array_interface__, lender))
+        lender = nanoarrow.c_array(self.source)
+        _, address = lender.child(0).buffers
+        shape = self.height, self.width, 4
+        return np.asarray(_Lent({"version": 3, "shape": shape, "typestr": "|u1", "data": (address, True)}, lender))
 
     @property
     def width(self) -> int:

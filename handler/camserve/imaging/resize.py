@@ -25,9 +25,14 @@ def resized(picture: Picture, size: tuple[int, int], part: tuple[int, int, int, 
 
 def fitted(picture: Picture, max_side: int) -> Bytes:
     """The picture with its longest side at most `max_side`, never enlarged, H x W x 3."""
+    return np.asarray(cv2.cvtColor(canvas(picture, max_side), cv2.COLOR_RGBA2RGB), np.uint8)
+
+
+def canvas(picture: Picture, max_side: int) -> Bytes:
+    """The same without a copy of a picture that is small enough, not to be written to: H x W x 4, as in its memory."""
     scale = max_side / max(picture.width, picture.height)
     if scale >= 1:
-        return picture.pixels
+        return picture.memory
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
     small = picture.memory
     while 2 * size[0] <= small.shape[1] and 2 * size[1] <= small.shape[0]:
@@ -35,7 +40,7 @@ def fitted(picture: Picture, max_side: int) -> Bytes:
     # What is left is a factor of 2 at most. A blur as wide as that asks for keeps fine patterns from becoming coarse.
     ratio = small.shape[1] / size[0]
     smooth = cv2.GaussianBlur(small, (3, 3), math.sqrt(max(ratio**2 - 1, 0.01)) / 2)
-    return np.asarray(cv2.cvtColor(cv2.resize(smooth, size), cv2.COLOR_RGBA2RGB), np.uint8)
+    return np.asarray(cv2.resize(smooth, size), np.uint8)
 
 
 def _halved(pixels: Bytes) -> Bytes:

@@ -6,6 +6,7 @@ from functools import cache
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from camserve.records import Bytes
 
@@ -22,6 +23,13 @@ def table(name: str) -> Bytes:
     """The 256 x 3 RGB table of a colour map."""
     ramp = np.arange(256, dtype=np.uint8)[:, None]
     return np.asarray(cv2.applyColorMap(ramp, COLORMAPS[name])[:, 0, ::-1].copy(), np.uint8)
+
+
+@cache
+def packed(name: str | None) -> npt.NDArray[np.int32]:
+    """A colour map, or the diverging one for None, as 256 numbers whose bytes are blue, green, red and a zero."""
+    colours = diverging() if name is None else table(name)
+    return np.pad(colours[:, ::-1], ((0, 0), (0, 1))).view(np.int32)
 
 
 @cache
