@@ -41,12 +41,10 @@ class Quiet:
 
     def undisturbed(self, turn: Callable[[], _Result]) -> _Result:
         """What a turn gives that was left alone."""
-        found = []
-        for _ in range(TRIES):
+        found = [_watched(turn)]
+        while found[-1][0] > MOST_STOLEN and len(found) < TRIES:
             self._wait()
             found.append(_watched(turn))
-            if found[-1][0] <= MOST_STOLEN:
-                break
         return min(found, key=lambda one: one[0])[1]
 
     def _wait(self) -> None:

@@ -13,7 +13,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import resize
 
 from camserve.imaging.picture import Picture
-from camserve.imaging.resize import fitted, resized
+from camserve.imaging.resize import canvas, fitted, resized
 from pictures import noise, quarters
 
 
@@ -95,3 +95,15 @@ def test_what_was_fitted_is_no_part_of_the_picture(most):
     picture = Picture.of(quarters(128, 100))
     fitted(picture, most)[:] = 0
     np.testing.assert_array_equal(picture.pixels, quarters(128, 100))
+
+
+@pytest.mark.parametrize("size", [(512, 384), (513, 384), (1600, 1200)], ids=lambda size: f"{size[0]}x{size[1]}")
+def test_a_canvas_shows_what_is_fitted(size):
+    picture = Picture.of(noise(*size))
+    np.testing.assert_array_equal(canvas(picture, 512)[..., :3], fitted(picture, 512))
+
+
+def test_a_small_picture_is_its_own_canvas_and_nobody_writes_to_it():
+    picture = Picture.of(noise(40, 30))
+    assert np.shares_memory(canvas(picture, 512), picture.memory)
+    assert not canvas(picture, 512).flags.writeable
