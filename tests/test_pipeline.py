@@ -404,7 +404,7 @@ def test_a_shed_batch_is_one_plain_forward_and_no_canvas(busy, monkeypatch):
 
     spy("forward")
     spy("maps")
-    monkeypatch.setattr("camserve.pipeline.fitted", refuse)
+    monkeypatch.setattr("camserve.pipeline.canvas", refuse)
     rows = [row(headers=waited(1.5), explain="true", layer="early.0"), row(explain="auto"), row()]
     busy.answer(rows)
     assert asked == [[None] * 3] * 2
