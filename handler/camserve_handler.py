@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from camserve import machine
-from camserve.errors import SetupError
+from camserve.errors import NetworkLost, SetupError
 from camserve.imaging.guard import be_quiet
 from camserve.monitor import prepare, watch
 from camserve.pipeline import Pipeline
@@ -41,9 +41,17 @@ class CamserveHandler:
             raise
 
     def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
-        """One body a row; statuses and headers are set on the context."""
+        """One body a row; statuses and headers are set on the context.
+
+        Raises:
+            SystemExit: the worker is of no more use. TorchServe starts another, the gateway sends the batch again.
+        """
         rows = [_row(fields, index, context) for index, fields in enumerate(data)]
-        answers = self.pipeline.answer(rows)
+        try:
+            answers = self.pipeline.answer(rows)
+        except NetworkLost as error:
+            _log.exception("camserve: the worker ends")
+            raise SystemExit(1) from error
         for index, answer in enumerate(answers):
             _set_head(answer, index, context)
         return [answer.body for answer in answers]

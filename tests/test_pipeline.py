@@ -18,7 +18,7 @@ import camserve
 import toynets
 from camserve.cam import engine
 from camserve.cam.methods.base import Method
-from camserve.errors import SetupError
+from camserve.errors import NetworkLost, SetupError
 from camserve.pipeline import Pipeline
 from camserve.records import Answer, Row
 from camserve.settings import Settings
@@ -509,8 +509,12 @@ def test_a_broken_explanation_as_a_picture_comes_back_as_json(seeded, monkeypatc
 
 
 def test_a_network_that_breaks_answers_500_and_keeps_the_other_errors(seeded, monkeypatch):
-    def broken(*_: object) -> None:
-        raise RuntimeError("out of memory")
+    network = seeded.engine.network
+
+    def broken(inputs):
+        if inputs.any():
+            raise RuntimeError("at all that is not black")
+        return network(inputs)
 
     monkeypatch.setattr(seeded.engine, "network", broken)
     monkeypatch.setattr(seeded.engine, "tape", None)
@@ -520,6 +524,16 @@ def test_a_network_that_breaks_answers_500_and_keeps_the_other_errors(seeded, mo
         (415, "UnsupportedFormat"),
         (500, "InternalError"),
     ]
+
+
+def test_a_network_that_fails_at_anything_ends_the_service(seeded, monkeypatch):
+    def lost(_):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(seeded.engine, "network", lost)
+    monkeypatch.setattr(seeded.engine, "tape", None)
+    with pytest.raises(NetworkLost, match=r"^The network fails at whatever it is given \(RuntimeError\);"):
+        seeded.answer([row(), row(explain="true")])
 
 
 # --- labels -------------------------------------------------------------------------------------------------

@@ -9,7 +9,9 @@ CamserveError
 │   ├── UnsupportedFormat 415 not an image format we read
 │   ├── Undecodable     422 the right format, but broken
 │   └── InternalError   500 our fault; the details are in the log
-└── SetupError              the model must not be served; stops the worker with one sentence
+├── SetupError              the model must not be served; stops the worker with one sentence
+├── NetworkLost             it computes no more; ends the worker, so that another is started
+└── StackError              the processes around it could not be started, or ended
 """
 
 from __future__ import annotations
@@ -83,6 +85,13 @@ class InternalError(RequestError):
 
 class SetupError(CamserveError):
     """The model or its settings would give wrong answers, so the worker does not start."""
+
+
+class NetworkLost(CamserveError):
+    """The network fails at whatever it is given, as after a fault of the GPU."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"The network fails at whatever it is given ({reason}); start anew and look at the GPU.")
 
 
 class StackError(CamserveError):

@@ -22,7 +22,7 @@ from camserve.cam.methods import METHODS
 from camserve.cam.quality import assess
 from camserve.clock import Clock, Deadline
 from camserve.describe import describe
-from camserve.errors import InternalError, InvalidOption, RequestError, SetupError
+from camserve.errors import InternalError, InvalidOption, NetworkLost, RequestError, SetupError
 from camserve.imaging.budget import Allowance, Budget
 from camserve.imaging.decode import SizeLimits, decode, inspect
 from camserve.imaging.picture import Picture
@@ -147,7 +147,11 @@ class Pipeline:
         return cls(settings, preprocessing, engine, labels, card, device, threads)
 
     def answer(self, rows: Sequence[Row]) -> list[Answer]:
-        """One answer a row, in order. A row that fails is answered with its own error."""
+        """One answer a row, in order. A row that fails is answered with its own error.
+
+        Raises:
+            NetworkLost: no row will be answered any more.
+        """
         arrival, start = time.time(), time.perf_counter()
         deadline = Deadline(self.settings.explain_within_ms)
         calls = [_attempt(self._read, row) for row in rows]
@@ -237,11 +241,23 @@ class Pipeline:
                 _log.exception("camserve: the forward failed")
         # Not before here: with the error's traceback goes what the failed forward holds of the GPU.
         if verdicts is None:
+            self._ensure_network()
             return self._judge_halves(jobs, deadline)
         for job in jobs:
             for stage, ms in clock.milliseconds.items():
                 job.clock.add(stage, ms or 0.0)
         return verdicts
+
+    def _ensure_network(self) -> None:
+        """Raises NetworkLost where it fails at zeros too: after a fault of a GPU, its process cannot use it again."""
+        side = self.preprocessing.crop
+        try:
+            with torch.inference_mode():
+                self.engine.network(torch.zeros(1, 3, side, side, device=self.device)).cpu()
+        except torch.OutOfMemoryError:
+            return  # there may be room again for the next batch
+        except Exception as error:
+            raise NetworkLost(type(error).__name__) from error
 
     def _judge_halves(self, jobs: Sequence[_Job], deadline: Deadline) -> list[Verdict | RequestError]:
         """A batch that failed, in two parts: the GPU had no room for all, or one picture's fault is that one's."""

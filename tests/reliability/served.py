@@ -42,6 +42,8 @@ DARK = encoded(np.full((40, 40, 3), (16, 0, 0), np.uint8))
 """Red, which the network takes a second for."""
 WHITE = encoded(np.full((40, 40, 3), 255, np.uint8))
 """What the network hangs at."""
+GREY = encoded(np.full((40, 40, 3), 128, np.uint8))
+"""At the first of these the network breaks, for whatever it is given then; the next one is a picture like any other."""
 
 
 def archive(store: Path, workers: int, version: str = "1.0", patience: int = 60, **settings: object) -> Path:

@@ -13,7 +13,7 @@ import tempfile
 import time
 import weakref
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,6 +26,7 @@ import torch
 from served import (
     COLOURS,
     DARK,
+    GREY,
     RESPONSE_TIMEOUT,
     WHITE,
     Served,
@@ -219,6 +220,32 @@ def test_a_worker_that_hangs_is_replaced_and_the_other_goes_on(pair, long):
         shared = [each for each in one.failed if each.status == 504 and each.sent < one.at + 1]
         assert one.failed == shared, "only what was in the same batch fails"
     report("a worker that hangs, of two", tries)
+
+
+# A network is lost
+
+
+@live
+def test_a_worker_whose_network_is_lost_is_replaced_and_costs_no_request(pair, long):
+    """As after a fault of a GPU; its batch is sent again, to the other worker."""
+    tries = []
+    for _ in range(10 if long else 1):
+        (_temporary(pair) / "lost").unlink(missing_ok=True)
+        pair.wait_for(2)
+        workers, replies = pair.workers, []
+
+        def fault(replies=replies):
+            replies.append(pair.ask(GREY))
+
+        tries.append(under_load(pair, fault, lambda: until(lambda: _one_is_new(pair, workers))))  # noqa: B023
+        assert replies[0].status == 200
+    report("a network that is lost, of two", tries)
+    assert [one.failed for one in tries] == [[]] * len(tries)
+
+
+def _one_is_new(service: Served, workers: Sequence[psutil.Process]) -> bool:
+    """Whether one of two workers is another one, and both answer."""
+    return len(set(service.workers) & set(workers)) == 1 and len(service.workers) == service.ready_workers() == 2
 
 
 # One worker, on a small disk
