@@ -16,9 +16,10 @@ def random(seed: int, *shape: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("name", reference.METHODS)
 @pytest.mark.parametrize("equal", [False, True], ids=["gradient by cell", "gradient equal in all cells"])
-def test_method_equals_the_reference(name, equal):
-    A = random(1, 3, 5, 4, 6)
-    G = random(2, 3, 5, 1, 1) if equal else random(2, 3, 5, 4, 6)
+@pytest.mark.parametrize("channels", [5, 40], ids=["more cells than channels", "more channels than cells"])
+def test_method_equals_the_reference(name, equal, channels):
+    A = random(1, 3, channels, 4, 6)
+    G = random(2, 3, channels, 1, 1) if equal else random(2, 3, channels, 4, 6)
     if equal and name == "xgradcam":
         A = A.abs()  # the shares of a channel that sums to zero do not exist
     maps = METHODS[name].map(A, G).numpy()
@@ -49,6 +50,17 @@ def test_a_channel_without_gradient_does_not_break_gradcam_plus_plus():
     A, G = random(9, 1, 3, 4, 4), random(10, 1, 3, 4, 4)
     G[0, 1] = 0
     assert METHODS["gradcam++"].map(A, G).isfinite().all()
+
+
+@pytest.mark.parametrize("shape", [(32, 112, 112), (2048, 7, 7)], ids=["early layer", "late layer"])
+def test_principal_directions_come_from_the_smaller_matrix(shape, monkeypatch):
+    """The larger one takes gigabytes and minutes, and the workers that make it are ended."""
+    sizes, eigh = [], torch.linalg.eigh
+    monkeypatch.setattr(torch.linalg, "eigh", lambda matrix: sizes.append(matrix.shape[-1]) or eigh(matrix))
+    A = random(11, 1, *shape)
+    assert METHODS["eigencam"].map(A, A).isfinite().all()
+    assert METHODS["eigengradcam"].map(A, A).isfinite().all()
+    assert sizes == [min(shape[0], shape[1] * shape[2])] * 2
 
 
 def test_every_method_of_a_layers_gradient_has_a_second_implementation():

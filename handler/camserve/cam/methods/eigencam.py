@@ -20,12 +20,24 @@ def principal(maps: Tensor) -> Tensor:
     """P x C x h x w to the projection on the first principal direction, P x h x w."""
     cells = maps.flatten(2).transpose(1, 2)
     centred = cells - cells.mean(1, keepdim=True)
-    # The h·w x h·w Gram matrix has the same principal direction and is much smaller than C x C.
-    values, vectors = torch.linalg.eigh(centred @ centred.transpose(1, 2))
-    projected = vectors[..., -1] * values[..., -1:].clamp(min=0).sqrt()
+    projected = _projected(centred)
     whole = cells.sum(2)
     agreement = (projected * (whole - whole.mean(1, keepdim=True))).sum(1, keepdim=True)
     return torch.where(agreement < 0, -projected, projected).reshape(len(maps), *maps.shape[2:])
+
+
+def _projected(centred: Tensor) -> Tensor:
+    """X (P x h·w x C) to X v, P x h·w: from the eigenvectors of X'X or of XX', whichever matrix is smaller.
+
+    A late layer has far more channels than cells; an early one has so many cells that XX' would take gigabytes.
+    """
+    across = centred.transpose(1, 2)
+    if centred.shape[2] < centred.shape[1]:
+        _, directions = torch.linalg.eigh(across @ centred)
+        return torch.matmul(centred, directions[..., -1:])[..., 0]
+    squares, projections = torch.linalg.eigh(centred @ across)
+    projected: Tensor = projections[..., -1] * squares[..., -1:].clamp(min=0).sqrt()
+    return projected
 
 
 def of_activations(activations: Tensor, gradients: Tensor) -> Tensor:
