@@ -59,6 +59,30 @@ def test_a_rule_is_followed_through_every_way_to_rectify(rule):
     torch.testing.assert_close(gradient, by_hand(net, x.detach(), 1, rule))
 
 
+class InPlace(Line):
+    """The same three, in place, with what they return thrown away."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.a(x)
+        F.hardtanh(x, 0, 6, True)
+        x = self.b(x)
+        F.relu(x, inplace=True)
+        x = self.c(x)
+        x.relu_()
+        return x.mean((2, 3))
+
+
+@pytest.mark.parametrize("rule", ["plain", "guided", "deconv"])
+def test_a_rectifier_in_place_need_not_be_assigned(rule):
+    net = seeded(InPlace)
+    x = (4 * inputs(2)).requires_grad_(True)
+    with backward_rule(rule):
+        logits = net(x)
+        (gradient,) = torch.autograd.grad(logits[:, 1].sum(), [x])
+    torch.testing.assert_close(gradient, by_hand(net, x.detach(), 1, rule))
+    assert torch.equal(logits, net(x))
+
+
 @pytest.mark.parametrize("rule", ["guided", "deconv"])
 def test_the_logits_stay_the_same(rule):
     net = network("in-place ReLU")

@@ -107,7 +107,9 @@ class _Replace(TorchFunctionMode):
         if ceiling is None:
             return func(*args, **(kwargs or {}))
         source = args[0] if args else (kwargs or {})["input"]
-        return _Rectifier.apply(source, ceiling, self._rule == "guided")  # type: ignore[no-untyped-call]
+        rectified = _Rectifier.apply(source, ceiling, self._rule == "guided")  # type: ignore[no-untyped-call]
+        # Whoever rectifies in place may go on with the tensor it gave instead of the one it gets back.
+        return source.copy_(rectified) if _in_place(func, args, kwargs or {}) else rectified
 
 
 def _ceiling(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> float | None:
@@ -117,6 +119,14 @@ def _ceiling(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, 
     low = args[1] if len(args) > 1 else kwargs.get("min_val", -1.0)
     high = args[2] if len(args) > 2 else kwargs.get("max_val", 1.0)
     return float(high) if low == 0 and high == 6 else None
+
+
+def _in_place(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    """Whether a rectifier's call overwrites its input."""
+    if func in (F.relu_, torch.relu_, Tensor.relu_):
+        return True
+    place = 3 if func is F.hardtanh else 1
+    return bool(args[place] if len(args) > place else kwargs.get("inplace", False))
 
 
 class _Rectifier(torch.autograd.Function):
