@@ -62,6 +62,35 @@ def test_the_trunk_is_rounded_and_the_tail_is_not(native):
     torch.testing.assert_close(logits, expected, rtol=0.02, atol=0.02)
 
 
+class Attending(Net):
+    """With attention before and behind the explained layer: it uses a module of its own without calling it."""
+
+    def __init__(self):
+        super().__init__()
+        self.before, self.behind = (nn.MultiheadAttention(8, 2, batch_first=True) for _ in range(2))
+        self.layer = nn.LayerNorm(8)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, inputs):
+        cells = self.trunk(inputs)[:, :, ::6, ::6].flatten(2).transpose(1, 2)
+        cells = self.layer(cells + self.before(cells, cells, cells)[0])
+        return self.head(self.behind(cells, cells, cells)[0].mean(1))
+
+
+def test_attention_computes_in_float32_behind_the_layer(native):
+    network, exact = (Attending().eval().requires_grad_(False) for _ in range(2))
+    to_bfloat16(network, network.layer, PROBE)
+    seen = []
+    network.layer.register_forward_hook(lambda m, i, o: seen.append(o))
+    with torch.inference_mode():
+        logits, expected = network(PROBE), exact(PROBE)
+        (cells,) = seen
+        assert cells.dtype == logits.dtype == torch.float32
+        assert torch.equal(logits, exact.head(exact.behind(cells, cells, cells)[0].mean(1)))
+    assert not torch.equal(logits, expected)
+    torch.testing.assert_close(logits, expected, rtol=0.02, atol=0.02)
+
+
 def test_a_forward_that_fails_leaves_no_autocast_behind(native):
     network = converted()
     with pytest.raises(RuntimeError):

@@ -16,7 +16,7 @@ def to_bfloat16(network: nn.Module, layer: nn.Module, probe: Tensor) -> None:
     Args:
         network: in eval mode, float32, on its device.
         layer: one of its modules, called once in a forward.
-        probe: N x 3 x H x W, to see which modules run behind the layer.
+        probe: N x 3 x H x W, to see which modules run up to the layer.
 
     Raises:
         SetupError: the processor has no arithmetic for it.
@@ -26,9 +26,8 @@ def to_bfloat16(network: nn.Module, layer: nn.Module, probe: Tensor) -> None:
         raise SetupError(
             "The setting 'precision' asks for bfloat16 and this processor has no arithmetic for it: use float32."
         )
-    behind = _behind(network, layer, probe)
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear) and module not in behind:
+    for module in _before(network, layer, probe):
+        if isinstance(module, nn.Conv2d | nn.Linear):
             module.to(torch.bfloat16)  # autocast would do it anew in every forward
     forward = network.forward
 
@@ -52,8 +51,11 @@ def _is_native(device: torch.device) -> bool:
     return any(bool(capabilities.get(name)) for name in ("amx_bf16", "avx512_bf16", "bf16"))
 
 
-def _behind(network: nn.Module, layer: nn.Module, probe: Tensor) -> set[nn.Module]:
-    """The modules called after the layer."""
+def _before(network: nn.Module, layer: nn.Module, probe: Tensor) -> set[nn.Module]:
+    """The modules called before the layer, up to itself, and not after it.
+
+    Others look into a module without calling it (attention, into its last projection), wherever they stand.
+    """
     order: list[nn.Module] = []
     handles = [one.register_forward_hook(lambda module, *_: order.append(module)) for one in network.modules()]
     try:
@@ -62,4 +64,5 @@ def _behind(network: nn.Module, layer: nn.Module, probe: Tensor) -> set[nn.Modul
     finally:
         for handle in handles:
             handle.remove()
-    return set(order[order.index(layer) + 1 :])
+    end = order.index(layer) + 1
+    return set(order[:end]) - set(order[end:])
