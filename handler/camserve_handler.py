@@ -18,6 +18,8 @@ from camserve.records import Answer, Row
 from camserve.settings import Settings
 
 _log = logging.getLogger(__name__)
+_KILLED = 137
+"""A worker that ends with it is one that was killed, to TorchServe: its batch gets status 507, whatever it waited."""
 
 
 class CamserveHandler:
@@ -51,7 +53,7 @@ class CamserveHandler:
             answers = self.pipeline.answer(rows)
         except NetworkLost as error:
             _log.exception("camserve: the worker ends")
-            raise SystemExit(1) from error
+            raise SystemExit(_KILLED) from error
         for index, answer in enumerate(answers):
             _set_head(answer, index, context)
         return [answer.body for answer in answers]
@@ -92,12 +94,18 @@ def _row(fields: Mapping[str, Any], index: int, context: Any) -> Row:
 
 
 def _bytes(value: Any) -> bytes:
-    """A field as bytes; a TorchServe that decodes bodies itself hands over text and JSON."""
+    """A field as bytes; a TorchServe that decodes bodies itself hands over text and JSON.
+
+    It takes more for JSON than others do, such as numbers of a hundred digits. Such a row is refused later, by itself.
+    """
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value)
     if isinstance(value, str):
         return value.encode("utf-8", "replace")
-    return orjson.dumps(value)
+    try:
+        return orjson.dumps(value)
+    except orjson.JSONEncodeError:
+        return b"{"
 
 
 def _set_head(answer: Answer, index: int, context: Any) -> None:
