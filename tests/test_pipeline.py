@@ -512,8 +512,8 @@ def test_a_network_that_breaks_answers_500_and_keeps_the_other_errors(seeded, mo
     network = seeded.engine.network
 
     def broken(inputs):
-        if inputs.any():
-            raise RuntimeError("at all that is not black")
+        if inputs.diff().abs().mean() < 0.1:
+            raise RuntimeError("at all that is not noise")
         return network(inputs)
 
     monkeypatch.setattr(seeded.engine, "network", broken)
@@ -695,18 +695,9 @@ def test_a_picture_for_which_the_gpu_has_no_room_gets_an_error_of_its_own(tmp_pa
     assert caplog.messages.count("camserve: the forward failed") == 2
 
 
-def test_a_picture_on_which_the_network_fails_fails_alone(tmp_path, seeded, monkeypatch):
+def test_a_picture_on_which_the_network_fails_fails_alone(tmp_path):
     """Whatever the reason: the batch is tried in parts until the picture is by itself."""
-    pipeline, forward = loaded(tmp_path, toynets.SEEDED, "Seeded"), engine.Engine.forward
-    dark = pipeline.answer([row(encoded(np.zeros((80, 90, 3), np.uint8)))])[0]
-    assert dark.status == 200
-
-    def picky(own, inputs, tasks):
-        if (inputs.amax((1, 2, 3)) == inputs.amin((1, 2, 3))).any():
-            raise RuntimeError("a picture without contrast")
-        return forward(own, inputs, tasks)
-
-    monkeypatch.setattr(engine.Engine, "forward", picky)
+    pipeline = loaded(tmp_path, toynets.SEEDED, "Picky")
     rows = [row(encoded(noise(80, 90, seed)), explain="true") for seed in range(7)]
     rows.insert(3, row(encoded(np.zeros((80, 90, 3), np.uint8)), explain="true"))
     answers = pipeline.answer(rows)

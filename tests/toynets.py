@@ -92,6 +92,15 @@ class Bursting(Seeded):
         return super().forward(x).masked_fill(white[:, None], float("inf"))
 
 
+class Picky(Seeded):
+    """Fails at a picture without contrast, and at the batch that it is in."""
+
+    def forward(self, x):
+        if (x.amax((1, 2, 3)) == x.amin((1, 2, 3))).any():
+            raise RuntimeError("a picture without contrast")
+        return super().forward(x)
+
+
 class Cramped(Seeded):
     """Has no room for more than `room` pictures at once, as a GPU that is full; the proofs are made before."""
 

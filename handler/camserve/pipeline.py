@@ -50,6 +50,8 @@ _log = logging.getLogger(__name__)
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 _LONGEST_QUEUE_MS = 3_600_000
+_SHORTAGES = "out of memory", "ALLOC_FAILED", "allocate"
+"""What errors say where there is no room: PyTorch's own, the driver's, cuBLAS's and a processor's."""
 
 Watcher = Callable[[Sequence[Served], float], None]
 """Is told of every batch: the rows as they were answered, and the seconds it took."""
@@ -127,9 +129,7 @@ class Pipeline:
         labels = load_labels(folder / settings.labels)
         device = choose_device(settings, gpu)
         network = load_network(settings, folder, len(labels), device)
-        noise = torch.Generator().manual_seed(0)
-        probe = torch.randn(max(BATCHES), 3, preprocessing.crop, preprocessing.crop, generator=noise)
-        probe = probe.to(device, memory_format=torch.channels_last)
+        probe = _probe(preprocessing, device)
         layout = tokens(settings.architecture, network)
         layer = settings.layer or (layout.layer if layout else None)
         folded = fold(network, probe, layer) if settings.fold else frozenset()
@@ -249,22 +249,21 @@ class Pipeline:
         return verdicts
 
     def _ensure_network(self) -> None:
-        """Raises NetworkLost where it fails at zeros too: after a fault of a GPU, its process cannot use it again."""
-        side = self.preprocessing.crop
+        """Raises NetworkLost where it fails at what it could at first: after a fault, a GPU is lost to its process."""
         try:
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
             with torch.inference_mode():
-                self.engine.network(torch.zeros(1, 3, side, side, device=self.device)).cpu()
-        except torch.OutOfMemoryError:
-            return  # there may be room again for the next batch
+                self.engine.network(_probe(self.preprocessing, self.device)[:1]).cpu()
         except Exception as error:
+            if any(shortage in str(error) for shortage in _SHORTAGES):
+                return  # there may be room again for the next batch
             raise NetworkLost(type(error).__name__) from error
 
     def _judge_halves(self, jobs: Sequence[_Job], deadline: Deadline) -> list[Verdict | RequestError]:
         """A batch that failed, in two parts: the GPU had no room for all, or one picture's fault is that one's."""
         if len(jobs) == 1:
             return [InternalError()]
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
         half = len(jobs) // 2
         return self._judge(jobs[:half], deadline) + self._judge(jobs[half:], deadline)
 
@@ -388,6 +387,12 @@ class Pipeline:
             if not helper.cancel():  # one that has not begun by now has nothing left to do
                 helper.result()
         return [done[place] for place in range(len(items))]
+
+
+def _probe(preprocessing: Preprocessing, device: torch.device) -> torch.Tensor:
+    """What pictures of noise become, always the same: 8 x 3 x S x S, put together as those of a batch are."""
+    shape = max(BATCHES), preprocessing.crop, preprocessing.crop, 3
+    return to_input(list(np.random.default_rng(0).integers(0, 256, shape, np.uint8)), preprocessing, device)
 
 
 def _attempt(work: Callable[[_In], _Out], item: _In) -> _Out | RequestError:
