@@ -34,7 +34,7 @@ def prepare(threads: int) -> None:
     # Rows run in threads of our own. A small product that wakes a thread waits for it where the machine is busy.
     cv2.setNumThreads(1)
     threadpool_limits(1, user_api="blas")  # NumPy's and OpenCV's; torch has its own
-    torch.backends.cudnn.allow_tf32 = False  # on a GPU: float32 is float32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # on a GPU: float32 is float32
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch reads it at its first large tensor: huge pages
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -86,7 +86,7 @@ def _logits(network: nn.Module, probe: Tensor, classes: int) -> None:
         )
     if not torch.isfinite(first).all():
         raise SetupError("The network's logits are not finite on a probe of noise: check its weights.")
-    if not torch.equal(first, second):
+    if not _same(first, second):
         raise SetupError("The network gives other logits for the same input: remove what is random in its forward.")
 
 
@@ -99,15 +99,19 @@ def _named(layers: dict[str, Layer], name: str) -> Layer:
     return layers[name]
 
 
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Bit for bit on the CPU; to 1e-5 on a GPU, which need not add up in the same order twice."""
+    return torch.equal(one, other) if one.device.type == "cpu" else torch.allclose(one, other, 1e-5, 1e-5)
+
+
 def _same_logits(network: nn.Module, layer: Layer, probe: Tensor) -> None:
-    """Hooks and graph must not change a prediction: bit for bit on the CPU, to 1e-5 on a GPU."""
+    """Hooks and graph must not change a prediction."""
     with torch.inference_mode():
         plain = network(probe)
     for graph in (False, True):
         with capture([layer], graph):
             hooked = network(probe).detach()
-        same = torch.equal(plain, hooked) if plain.device.type == "cpu" else torch.allclose(plain, hooked, 1e-5, 1e-5)
-        if not same:
+        if not _same(plain, hooked):
             off = (plain - hooked).abs().max().item()
             raise SetupError(
                 f"Explaining {layer.name!r} changes the logits by {off:.1e} (batch {len(probe)}): "

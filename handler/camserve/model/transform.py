@@ -52,14 +52,14 @@ def _table(preprocessing: Preprocessing) -> Floats:
 
 def _normalised(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
     """Pixels N x H x W x 3 as (value / 255 - mean) / std, N x 3 x H x W."""
-    mean, std = _scale(preprocessing, pixels.device)
-    return pixels.to(torch.float32).div_(255).sub_(mean).div_(std).permute(0, 3, 1, 2)
+    whole, mean, std = _scale(preprocessing, pixels.device)
+    return pixels.to(torch.float32).div_(whole).sub_(mean).div_(std).permute(0, 3, 1, 2)
 
 
 @cache
-def _scale(preprocessing: Preprocessing, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each channel."""
-    return torch.tensor(preprocessing.mean, device=device), torch.tensor(preprocessing.std, device=device)
+def _scale(preprocessing: Preprocessing, device: torch.device) -> tuple[Tensor, ...]:
+    """255, and mean and standard deviation of each channel. By a bare number, a GPU does not divide to the last bit."""
+    return tuple(torch.tensor(one, device=device) for one in ([255.0], preprocessing.mean, preprocessing.std))
 
 
 def _resized_size(picture: Picture, preprocessing: Preprocessing) -> tuple[int, int]:
