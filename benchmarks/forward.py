@@ -1,9 +1,10 @@
 """What each step gains that makes the network itself fast: times of one forward, as ratios to the network as built.
 
-    python benchmarks/forward.py [--rounds 9] [--batch 8]
+    python benchmarks/forward.py [--rounds 9] [--batch 8] [--compile]
 
 Variants take turns. Whether freed memory is kept is a property of a process, so each network is measured in two:
-one as it is, one after `camserve.machine.prepare`; they alternate too.
+one as it is, one after `camserve.machine.prepare`; they alternate too. `--compile` adds torch.compile, which needs a
+C++ compiler and a minute or more for each network.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from statistics import median
 
 import orjson
 import torch
+import torch._inductor.config
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -48,6 +50,7 @@ STEPS = {
     "fused, memory kept": "and fused",
     "on a tape, memory kept": "and on a tape",
     "fused in bfloat16, memory kept": "and bfloat16",
+    "compiled, memory kept": "torch.compile instead",
 }
 """What is measured, and the column it stands in."""
 
@@ -85,13 +88,26 @@ def variants(network: nn.Module, inputs: Tensor) -> dict[str, Callable[[], Tenso
     return {**found, "fused in bfloat16": lambda: rounded(last)}
 
 
-def child(name: str, rounds: int, batch: int, kept: bool) -> None:
+def compiled(network: nn.Module, inputs: Tensor) -> Callable[[], Tensor]:
+    """The network folded and in channels last, as torch.compile makes it, which packs and fuses on its own."""
+    torch._inductor.config.freezing = True
+    fast, last = copy.deepcopy(network), inputs.contiguous(memory_format=torch.channels_last)
+    fold(fast, inputs)
+    in_fast_order(fast)
+    optimised = torch.compile(fast)
+    return lambda: optimised(last)
+
+
+def child(name: str, rounds: int, batch: int, kept: bool, compile: bool) -> None:
     """Print the median milliseconds of every variant as JSON."""
     if kept:
         machine.prepare(THREADS)
     torch.set_num_threads(THREADS)
     noise = torch.Generator().manual_seed(1)
-    jobs = variants(built(NETWORKS[name]).requires_grad_(False), torch.randn(batch, 3, SIDE, SIDE, generator=noise))
+    network, inputs = built(NETWORKS[name]).requires_grad_(False), torch.randn(batch, 3, SIDE, SIDE, generator=noise)
+    jobs = variants(network, inputs)
+    if compile and kept:
+        jobs["compiled"] = compiled(network, inputs)
     times: dict[str, list[float]] = {what: [] for what in jobs}
     with torch.inference_mode():
         for _ in range(rounds + 2):
@@ -102,12 +118,13 @@ def child(name: str, rounds: int, batch: int, kept: bool) -> None:
     print(orjson.dumps({what: median(values[2:]) for what, values in times.items()}).decode())
 
 
-def measured(name: str, rounds: int, batch: int) -> list[str]:
+def measured(name: str, rounds: int, batch: int, compile: bool) -> list[str]:
     """One row: milliseconds as built, then how many times as fast each further step is."""
     found: dict[str, list[float]] = {}
     for kept in (False, True) * REPEATS:
         command = [sys.executable, __file__, f"--child={name}", f"--rounds={rounds}", f"--batch={batch}"]
-        done = subprocess.run([*command, *(["--kept"] if kept else [])], capture_output=True, check=True)
+        flags = ["--kept"] * kept + ["--compile"] * compile
+        done = subprocess.run([*command, *flags], stdout=subprocess.PIPE, check=True)
         for what, ms in orjson.loads(done.stdout).items():
             found.setdefault(f"{what}, memory kept" if kept else what, []).append(ms)
     base = median(found["as built"])
@@ -120,14 +137,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9, help="in each process (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=8, help="pictures (default: %(default)s)")
+    parser.add_argument("--compile", action="store_true", help="torch.compile as well")
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(MEASURED), metavar="NAME")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--kept", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        child(options.child, options.rounds, options.batch, options.kept)
+        child(options.child, options.rounds, options.batch, options.kept, options.compile)
         return
-    rows = [measured(name, options.rounds, options.batch) for name in tqdm(options.networks, unit="net")]
+    todo = tqdm(options.networks, unit="net")
+    rows = [measured(name, options.rounds, options.batch, options.compile) for name in todo]
     head = ["network", "as built", *STEPS.values()]
     print(report.table(head, rows))
     many = "one picture" if options.batch == 1 else f"{options.batch} pictures"
