@@ -152,9 +152,9 @@ def main() -> None:
     many = "one picture" if options.batch == 1 else f"{options.batch} pictures"
     report.write(
         f"The forward of {many}, step by step",
-        f"`python benchmarks/forward.py --batch {options.batch}`: one forward on {THREADS} threads, then "
-        f"how many times as fast it is after each step; medians of {REPEATS} processes of {options.rounds} rounds."
-        f"\n\n{report.table(head, rows)}",
+        f"`python benchmarks/forward.py --batch {options.batch}{' --compile' * options.compile}`: one forward on "
+        f"{THREADS} threads, then how many times as fast it is after each step; medians of {REPEATS} processes of "
+        f"{options.rounds} rounds.\n\n{report.table(head, rows)}",
     )
 
 
