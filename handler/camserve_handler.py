@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,6 @@ from camserve.records import Answer, Row
 from camserve.settings import Settings
 
 _log = logging.getLogger(__name__)
-_KILLED = 137
-"""A worker that ends with it is one that was killed, to TorchServe: its batch gets status 507, whatever it waited."""
 
 
 class CamserveHandler:
@@ -45,15 +45,16 @@ class CamserveHandler:
     def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
         """One body a row; statuses and headers are set on the context.
 
-        Raises:
-            SystemExit: the worker is of no more use. TorchServe starts another, the gateway sends the batch again.
+        A worker that is of no more use ends here. TorchServe starts another, and the gateway sends the batch again.
         """
         rows = [_row(fields, index, context) for index, fields in enumerate(data)]
         try:
             answers = self.pipeline.answer(rows)
-        except NetworkLost as error:
+        except NetworkLost:
             _log.exception("camserve: the worker ends")
-            raise SystemExit(_KILLED) from error
+            # Killed, it gives its batch status 507. Left in any other way, 500, as of a worker that hung.
+            os.kill(os.getpid(), signal.SIGKILL)
+            raise
         for index, answer in enumerate(answers):
             _set_head(answer, index, context)
         return [answer.body for answer in answers]
