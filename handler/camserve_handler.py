@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,16 +43,15 @@ class CamserveHandler:
     def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
         """One body a row; statuses and headers are set on the context.
 
-        A worker that is of no more use ends here. TorchServe starts another, and the gateway sends the batch again.
+        Raises:
+            SystemExit: the worker is of no more use. TorchServe starts another, the gateway sends the batch again.
         """
         rows = [_row(fields, index, context) for index, fields in enumerate(data)]
         try:
             answers = self.pipeline.answer(rows)
-        except NetworkLost:
+        except NetworkLost as error:
             _log.exception("camserve: the worker ends")
-            # Killed, it gives its batch status 507. Left in any other way, 500, as of a worker that hung.
-            os.kill(os.getpid(), signal.SIGKILL)
-            raise
+            raise SystemExit(1) from error  # at once: what came back meanwhile would be given to it again
         for index, answer in enumerate(answers):
             _set_head(answer, index, context)
         return [answer.body for answer in answers]
