@@ -110,5 +110,6 @@ dashboard: .venv/installed ## Write Grafana's dashboard again
 pictures: .venv/installed ## Draw the documents' pictures again
 	$(BIN)/python docs/draw.py
 
-clean: stop ## Remove what was built, but not the virtual environment
+clean: ## Stop what runs and remove what was built, but not the virtual environment
+	@if [ -x $(BIN)/camserve ]; then $(BIN)/camserve stop; fi
 	rm -rf model_store/classifier.mar .camserve .audit sbom.json overlay.jpg .mypy_cache .ruff_cache .pytest_cache

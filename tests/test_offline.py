@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -145,6 +148,28 @@ def test_a_folder_is_its_pictures(photos):
     assert find_pictures([photos / "two.jpg", photos]) == [photos / name for name in ("two.jpg", "one.jpg", "two.jpg")]
 
 
+def test_a_file_of_a_folder_that_cannot_be_read_is_told_of(seeded, photos, tmp_path):
+    (photos / "odd").symlink_to("/proc/self/mem")  # may be opened, and cannot be read from its beginning
+    files = find_pictures([photos])
+    assert [file.name for file in files] == ["odd", "one.jpg", "two.jpg"]
+    assert [one.good for one in explain(seeded, files, {}, tmp_path / "out")] == [False, True, True]
+
+
+def test_a_name_that_is_no_text_is_shown_escaped(photos, model, tmp_path):
+    named = photos / os.fsdecode(b"caf\xe9.jpg")
+    named.write_bytes(cat())
+    done = subprocess.run(
+        [sys.executable, "-m", "camserve.cli", "explain", str(photos), "--output", str(tmp_path / "out"), *model],
+        env={**os.environ, "PYTHONIOENCODING": "utf-8:strict"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "caf\\udce9.jpg: " in done.stdout
+    assert "Explained 3 of 3 pictures" in done.stdout
+
+
 def test_places_without_pictures(tmp_path):
     with pytest.raises(SetupError, match=r"^There is no file '.*nowhere\.jpg'\.$"):
         find_pictures([tmp_path / "nowhere.jpg"])
@@ -259,6 +284,11 @@ def test_a_reference_is_kept_in_the_archive_and_is_the_mean_evidence(photos, mod
     (entry,) = json.loads((tmp_path / "out" / "one.json").read_bytes())["explanation"]["classes"]
     np.testing.assert_allclose(kept["all"], evidence(toynets.grid(entry)), atol=1e-6)
     assert cli.main(["layers", str(tmp_path / "toy.mar")]) == 0, "the archive is still one"
+    capsys.readouterr()
+    assert cli.main(["archive", "--name", "toy", "--config", str(config), "--store", str(tmp_path), *model]) == 0
+    assert "The one before had a reference" in capsys.readouterr().out
+    assert cli.main(["archive", "--name", "toy", "--config", str(config), "--store", str(tmp_path), *model]) == 0
+    assert "The one before" not in capsys.readouterr().out
 
 
 def test_a_reference_needs_an_archive(photos, tmp_path, capsys):

@@ -200,17 +200,63 @@ class Ready(Stack):
         raise KeyboardInterrupt
 
 
-def test_a_model_that_is_too_busy_to_explain_is_served(tmp_path, monkeypatch, capsys):
+LATE = {"class_id": 281, "status": "failed", "reason": "The batch had no time left."}
+
+
+@pytest.mark.parametrize(
+    ("explanation", "reason"),
+    [
+        ({"status": "shed"}, "not drawn, because requests wait; ask again"),
+        ({"status": "failed", "classes": [LATE]}, "not drawn: The batch had no time left."),
+    ],
+    ids=["shed", "failed"],
+)
+def test_a_model_whose_explanation_is_not_drawn_is_served(tmp_path, monkeypatch, capsys, explanation, reason):
     tabby = {"class_id": 281, "label": "tabby", "probability": 0.62}
-    answer = {"predictions": [tabby], "explanation": {"status": "shed"}}
+    answer = {"predictions": [tabby], "explanation": explanation}
     monkeypatch.setattr(commands, "first_request", lambda stack, picture: answer)
     (tmp_path / "state").mkdir()
     stack = Ready(tmp_path, "toy", "toy.mar", Ports.free(), tmp_path, tmp_path / "state")
     serve(stack, tmp_path / "cat.jpg", tmp_path / "overlay.jpg")
     said = capsys.readouterr().out
     assert "62.0%    281  tabby" in said
-    assert "What it looked at: not drawn, because requests wait; ask again" in said
+    assert f"What it looked at: {reason}\n" in said
     assert not (tmp_path / "overlay.jpg").exists()
+
+
+# The note of what runs
+
+
+@pytest.fixture
+def running():
+    """A process that is noted in nobody's state folder yet."""
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    yield child
+    child.kill()
+    child.wait()
+
+
+def test_a_folder_whose_service_runs_is_refused_and_left_as_it_is(archives, tmp_path, running):
+    register.keys(tmp_path).mkdir()
+    (tmp_path / "serve.log").write_text("the first one's")
+    register.write(tmp_path, tmp_path / "private", [running.pid])
+    noted = (tmp_path / "processes.json").read_bytes()
+    refusal = rf"^A service already runs with the folder .* \(process {running.pid}\): stop it with `camserve stop`"
+    with pytest.raises(StackError, match=refusal):
+        start([sys.executable, "-c", ""], tmp_path)
+    with pytest.raises(StackError, match=refusal):
+        echo_stack(archives, tmp_path).start()
+    assert (tmp_path / "serve.log").read_text() == "the first one's"
+    assert (tmp_path / "processes.json").read_bytes() == noted
+    assert register.keys(tmp_path).exists()
+
+
+def test_what_runs_is_found_after_the_clock_was_set(tmp_path, monkeypatch, running):
+    register.write(tmp_path, tmp_path / "private", [running.pid])
+    boot = psutil.boot_time()
+    monkeypatch.setattr("psutil._pslinux.boot_time", lambda: boot + 3600)
+    assert psutil.boot_time() == boot + 3600
+    assert [process.pid for process in register.read(tmp_path)] == [running.pid]
 
 
 # The processes

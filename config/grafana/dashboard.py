@@ -271,7 +271,7 @@ def service() -> list[Graph | Heatmap | Stat | Table]:
             "Workers",
             "Workers alive, and how many there should be.",
             Query(f"sum(camserve_workers{{{OF}}})", "alive"),
-            Query(f"max(camserve_workers_expected{{{OF}}})", "expected"),
+            Query(f"sum(camserve_workers_expected{{{OF}}})", "expected"),
         ),
         table(
             "Alerts",

@@ -97,6 +97,15 @@ def opened(recipe: Recipe) -> Iterator[Pipeline]:
         yield Pipeline.load(content, settings, name, version, threads)
 
 
+def holds(archive: Path, name: str) -> bool:
+    """Whether there is such an archive with a file of that name in it."""
+    try:
+        with zipfile.ZipFile(archive) as packed:
+            return name in packed.namelist()
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
 def put(archive: Path, name: str, content: bytes) -> None:
     """Add a file to an archive, in place of one of that name; the archive is whole at every moment.
 

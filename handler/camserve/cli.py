@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -32,6 +33,8 @@ class Command(NamedTuple):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status. What goes wrong is told in one sentence."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # for what is no text, as in names of files
     try:
         options = _parser(sys.argv[1:] if arguments is None else arguments).parse_args(arguments)
         return options.run(options) or 0
@@ -230,7 +233,8 @@ def _archive(options: argparse.Namespace) -> None:
     print(f"Loading {options.model} and proving that it can be explained ...", flush=True)
     import yaml
 
-    from camserve.archive import build
+    from camserve.archive import build, holds
+    from camserve.monitor import REFERENCE
 
     try:
         config = dict(yaml.safe_load(options.config.read_text(encoding="utf-8")))
@@ -239,8 +243,11 @@ def _archive(options: argparse.Namespace) -> None:
     settings = config.pop("camserve", None) or {}
     if options.layer:
         settings["layer"] = options.layer
+    referred = holds(options.store / f"{options.name}.mar", REFERENCE)
     archive = build(_recipe(options, settings, config), options.store)
     print(f"Wrote {archive} ({archive.stat().st_size / 1e6:.0f} MB).")
+    if referred:
+        print("The one before had a reference of its evidence: measure this one's with `camserve reference`.")
 
 
 def _explain(options: argparse.Namespace) -> int:

@@ -166,15 +166,16 @@ def _names(files: Sequence[Path]) -> list[str]:
 
 
 def _is_picture(file: Path) -> bool:
-    """Whether a file begins like a picture we read."""
+    """Whether a file begins like a picture we read; one that cannot be read is told of when its turn comes."""
     if not file.is_file():
         return False
-    with file.open("rb") as opened:
-        beginning = opened.read(16)
     try:
-        recognise(beginning)
+        with file.open("rb") as opened:
+            recognise(opened.read(16))
     except CamserveError:
         return False
+    except OSError:
+        return True
     return True
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 
@@ -48,6 +50,14 @@ def test_files_that_do_not_count_are_named_with_the_reason(colours, folder):
     assert left_out["broken.png"].startswith("it cannot be read: The PNG picture is broken")
     assert left_out["text.jpg"].startswith("it cannot be read: Expected a picture in one of the formats")
     assert left_out["bytes"] == "its class has the probability 0.25, less than 0.3"
+
+
+def test_a_name_that_is_no_text_can_be_written_down(colours, folder):
+    (folder / "00.png").rename(folder / os.fsdecode(b"\xe9.png"))
+    (folder / "odd").symlink_to("/proc/self/mem")  # may be opened, and cannot be read from its beginning
+    sample = read(colours, folder)
+    assert "\\udce9.png" in {one.file for one in sample.pictures}
+    assert sample.left_out["odd"].startswith("it cannot be read: ")
 
 
 def test_a_picture_that_labels_do_not_name_does_not_count(colours, folder):

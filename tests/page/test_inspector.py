@@ -408,6 +408,59 @@ def test_several_pictures_give_a_contact_sheet(inspector):
     assert len(inspector.asked) == 3
 
 
+def test_a_contact_sheet_takes_the_place_of_the_picture_before(inspector):
+    page = inspector.page
+    inspector.choose(CAT_FILE)
+    expect(inspector.labels).to_have_text(["Egyptian cat"])
+    inspector.drop(COFFEE_FILE, COFFEE_FILE)
+    cards = page.locator("#sheet .card")
+    expect(cards.nth(1)).to_contain_text("espresso")
+    expect(page.locator("#stage")).to_have_attribute("aria-busy", "false")
+    expect(page.locator("#crop-x")).to_be_disabled()
+    asked = len(inspector.asked)
+    page.locator("#method").select_option("layercam")
+    expect(cards.nth(0)).to_be_visible()
+    page.wait_for_timeout(500)
+    assert len(inspector.asked) == asked, "nobody asked about the cat again"
+
+
+def test_what_a_contact_sheet_did_not_come_to_says_so(inspector):
+    page = inspector.page
+    inspector.drop(*[COFFEE_FILE] * 12)
+    with inspector.answer():
+        page.get_by_role("button", name="Sample: rocket").click()
+    expect(inspector.sentence).not_to_be_empty()
+    page.get_by_role("button", name="Contact sheet").click()
+    expect(page.locator("#sheet .card").last).to_contain_text("not explained: something else was asked")
+    expect(page.locator("#sheet .skeleton")).to_have_count(0)
+
+
+def test_a_file_that_changes_after_it_was_chosen_is_the_picture_it_was(inspector, tmp_path):
+    chosen = tmp_path / "mine.jpg"
+    chosen.write_bytes(CAT)
+    inspector.choose(chosen)
+    expect(inspector.labels).to_have_text(["Egyptian cat"])
+    chosen.write_bytes(b"something else")
+    with inspector.answer():
+        inspector.page.locator("#method").select_option("layercam")
+    expect(inspector.labels).to_have_text(["Egyptian cat"])
+    expect(inspector.page.locator("#away")).to_be_hidden()
+
+
+def test_a_file_that_cannot_be_read_is_told_of(inspector):
+    inspector.page.evaluate(
+        """() => {
+            const gone = new File(["x"], "gone.jpg");
+            gone.arrayBuffer = () => Promise.reject(new DOMException("", "NotReadableError"));
+            const transfer = { files: [gone], items: [], types: ["Files"] };
+            const happening = new Event("drop", { bubbles: true, cancelable: true });
+            Object.defineProperty(happening, "dataTransfer", { value: transfer });
+            document.body.dispatchEvent(happening);
+        }"""
+    )
+    expect(inspector.page.locator("#picture-note")).to_have_text("“gone.jpg” cannot be read. Choose it again.")
+
+
 def test_nothing_is_kept_in_the_browser(inspector):
     inspector.sample("cat")
     assert inspector.page.evaluate("[localStorage.length, sessionStorage.length, document.cookie]") == [0, 0, ""]

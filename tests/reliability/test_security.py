@@ -432,7 +432,7 @@ def test_no_key_is_in_a_log(guarded):
 
 
 def test_the_terminal_tells_where_the_keys_are_and_not_what(guarded):
-    said = commands.summary(guarded, {"predictions": []}, Path("cat.jpg"), None)
+    said = commands.summary(guarded, {"predictions": []}, Path("cat.jpg"), "overlay.jpg")
     assert f"Authorization: Bearer $(jq -r .inference.key {guarded.entrance.tokens})" in said
     assert f"'{guarded.url}/predictions/echo?explain=true'" in said
     assert keys(guarded)["inference"]["key"] not in said

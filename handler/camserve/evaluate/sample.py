@@ -83,12 +83,13 @@ def _pictures(folder: Path) -> list[Path]:
 def _is_picture(file: Path) -> bool:
     if file.suffix.lower() in _ENDINGS:
         return True
-    with file.open("rb") as opened:
-        beginning = opened.read(16)
     try:
-        recognise(beginning)
+        with file.open("rb") as opened:
+            recognise(opened.read(16))
     except RequestError:
         return False
+    except OSError:
+        return True  # it is told of when it is to be read
     return True
 
 
@@ -115,13 +116,14 @@ def _views(
     """What the network sees of each file; of one that fails, why."""
     views: dict[str, Bytes] = {}
     for file in files:
-        if labels is not None and file.name not in labels:
-            left_out[file.name] = f"{LABELS} does not name it"
+        name = file.name.encode(errors="backslashreplace").decode()  # on some disks a name is no text
+        if labels is not None and name not in labels:
+            left_out[name] = f"{LABELS} does not name it"
             continue
         try:
-            views[file.name] = _view(pipeline, file)
+            views[name] = _view(pipeline, file)
         except (RequestError, OSError) as error:
-            left_out[file.name] = f"it cannot be read: {error}"
+            left_out[name] = f"it cannot be read: {error}"
     return views
 
 

@@ -102,10 +102,19 @@ const Page = (() => {
 
   /** Pictures that came in: one is shown and explained, several give a contact sheet. */
   async function take(files) {
-    if (files.length === 1) return use(await Picture.load(files[0], files[0].name || "pasted.png"));
+    if (files.length === 1) {
+      const one = await patience.newest(() => Picture.load(files[0], files[0].name || "pasted.png"));
+      return one && use(one);
+    }
     settings = { ...settings, crop: "", beside: "", sample: "" };
+    picture = null;
+    run = null;
     remember();
-    await sheet.explain(files);
+    crop.show(null, "");
+    Findings.waiting();
+    const explained = sheet.explain(files);
+    show();
+    await explained;
     if (files.length > Sheet.MOST) Entrance.note(`These are the first ${Sheet.MOST} of ${files.length} pictures.`);
   }
 

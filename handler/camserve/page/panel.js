@@ -137,10 +137,12 @@ class Panel {
       if (start) this.listen.draw([Math.min(start.x, x), Math.min(start.y, y), Math.max(start.x, x), Math.max(start.y, y)]);
       else this.listen.point(inside ? [x, y] : null);
     });
-    frame.addEventListener("pointerup", () => {
-      if (start) this.listen.drawn();
-      start = null;
-    });
+    for (const end of ["pointerup", "pointercancel"]) {
+      frame.addEventListener(end, () => {
+        if (start) this.listen.drawn();
+        start = null;
+      });
+    }
     frame.addEventListener("pointerleave", () => this.view && this.listen.point(null));
     frame.addEventListener("keydown", (event) => this.#key(event));
     frame.addEventListener("blur", () => this.view && this.listen.point(null));

@@ -10,8 +10,12 @@ class Picture {
     Object.assign(this, { blob, name, base, width, height, sample: "" });
   }
 
-  /** A picture from a file. What the browser cannot read is left to the server. */
-  static async load(blob, name) {
+  /** A picture from a file, as it is now: it may change or go. A format that the browser cannot read is the server's. */
+  static async load(file, name) {
+    const bytes = await file.arrayBuffer().catch(() => {
+      throw new Service.Refusal(`“${name}” cannot be read. Choose it again.`, 400);
+    });
+    const blob = new Blob([bytes], { type: file.type });
     try {
       const bitmap = await createImageBitmap(blob);
       const { width, height } = bitmap;

@@ -15,20 +15,23 @@ class Sheet {
   /** Explains all pictures; returns when that is done or something else is wanted. */
   async explain(files) {
     const mine = this.patience.begin();
-    this.cells = files.slice(0, Sheet.MOST).map((file) => ({ file, run: null, fault: "" }));
+    const cells = files.slice(0, Sheet.MOST).map((file) => ({ file, run: null, fault: "" }));
+    this.cells = cells;
     this.show();
-    const waiting = [...this.cells];
+    const waiting = [...cells];
     const work = async () => {
       for (let cell = waiting.shift(); cell && mine === this.patience.turn; cell = waiting.shift()) await this.#expose(cell);
     };
     await Promise.all(Array.from({ length: Sheet.TOGETHER }, work));
-    if (!this.patience.end(mine)) return;
-    Dom.say(`${this.cells.filter((cell) => cell.run).length} of ${this.cells.length} pictures are explained.`);
+    const explained = cells.filter((cell) => cell.run).length;
+    if (this.patience.end(mine)) return Dom.say(`${explained} of ${cells.length} pictures are explained.`);
+    for (const cell of cells) if (!cell.run) cell.fault ||= "not explained: something else was asked";
+    this.#draw();
   }
 
   async #expose(cell) {
-    const picture = await Picture.load(cell.file, cell.file.name);
-    cell.run = await this.patience.outlast(() => this.ask(picture).catch((error) => {
+    const asked = () => Picture.load(cell.file, cell.file.name).then(this.ask);
+    cell.run = await this.patience.outlast(() => asked().catch((error) => {
       if (error.away) throw error;
       cell.fault = error.message;
       return null;

@@ -33,11 +33,15 @@ def serve(stack: Stack, picture: Path, overlay: Path, timeout: float = READY_TIM
     with suppress(KeyboardInterrupt), _interrupting(stack), stack:
         stack.wait_ready(timeout, progress_printer())
         answer = first_request(stack, picture)
-        shed = answer["explanation"]["status"] == "shed"
-        if not shed:
+        seen = str(overlay)
+        try:
+            drawn = overlay_in(answer)
+        except LookupError as error:
+            seen = str(error)
+        else:
             with system_errors():
-                overlay.write_bytes(base64.b64decode(answer["explanation"]["classes"][0]["overlay"]["data"]))
-        print(f"\n{summary(stack, answer, picture, None if shed else overlay)}", flush=True)
+                overlay.write_bytes(drawn)
+        print(f"\n{summary(stack, answer, picture, seen)}", flush=True)
         with _flag(_ready_file(stack.state)):
             stack.watch(_say)
 
@@ -45,8 +49,10 @@ def serve(stack: Stack, picture: Path, overlay: Path, timeout: float = READY_TIM
 def start(command: Sequence[str], state: Path, timeout: float = READY_TIMEOUT) -> None:
     """Runs `command`, which has to call `serve` with this state folder, in the background until it is ready.
 
-    What it says is shown. Raises StackError when it ends before, or is not ready after `timeout` seconds.
+    What it says is shown. Raises StackError when something runs already with this state folder, when it ends before it
+    is ready, or is not after `timeout` seconds.
     """
+    register.check_free(state)
     state.mkdir(parents=True, exist_ok=True)
     _ready_file(state).unlink(missing_ok=True)
     console = state / "serve.log"
@@ -86,6 +92,16 @@ def first_request(stack: Stack, picture: Path, busy: float = BUSY) -> dict[str, 
     return answer
 
 
+def overlay_in(answer: dict[str, Any]) -> bytes:
+    """The overlay of the first class. Raises LookupError that says why there is none; the prediction is there."""
+    first = next(iter(answer["explanation"].get("classes", [])), None)
+    if first is None:
+        raise LookupError("not drawn, because requests wait; ask again")
+    if "overlay" not in first:
+        raise LookupError(f"not drawn: {first['reason']}")
+    return base64.b64decode(first["overlay"]["data"])
+
+
 def _ask(stack: Stack, picture: Path) -> dict[str, Any]:
     path = f"/predictions/{stack.model}?explain=true"
     try:
@@ -98,8 +114,8 @@ def _ask(stack: Stack, picture: Path) -> dict[str, Any]:
     return answer
 
 
-def summary(stack: Stack, answer: dict[str, Any], picture: Path, overlay: Path | None) -> str:
-    """The predictions as a table, where the overlay lies (None: there is none), and what to try next."""
+def summary(stack: Stack, answer: dict[str, Any], picture: Path, overlay: str) -> str:
+    """The predictions as a table, where the overlay lies or why there is none, and what to try next."""
     rows = [f"  {each['probability']:7.1%}  {each['class_id']:5}  {each['label']}" for each in answer["predictions"]]
     url = f"{stack.url}/predictions/{stack.model}?explain=true"
     keys = stack.entrance.tokens
@@ -108,7 +124,7 @@ def summary(stack: Stack, answer: dict[str, Any], picture: Path, overlay: Path |
         [
             f"Ready at {stack.url}. The first request, {picture}:",
             *rows,
-            f"What it looked at: {overlay or 'not drawn, because requests wait; ask again'}",
+            f"What it looked at: {overlay}",
             f"Next: curl {token}--data-binary @{picture} '{url}'",
         ]
     )
@@ -136,12 +152,15 @@ def _say(line: str) -> None:
 
 @contextmanager
 def _interrupting(stack: Stack) -> Iterator[None]:
-    """SIGINT and SIGTERM end the waiting, and nothing else: a second one does not cut the stopping short."""
+    """SIGINT, SIGTERM and SIGHUP end the waiting, and nothing else: a second one does not cut the stopping short."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         stack.interrupt()
 
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it: the terminal may go
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         yield
     finally:

@@ -93,6 +93,7 @@ class Stack:
     def start(self) -> None:
         """Starts both processes and returns at once. Raises StackError, leaving nothing behind."""
         check_archive(self._archive)
+        register.check_free(self.state)
         self.ports.check_free()
         try:
             with system_errors():

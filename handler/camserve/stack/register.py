@@ -10,12 +10,14 @@ from typing import Any
 
 import psutil
 
+from camserve.errors import StackError
+
 KILL_TIMEOUT = 5.0  # seconds until a killed process is gone
 
 
 def write(state: Path, folder: Path, pids: Sequence[int]) -> None:
-    """Notes the serving process, then its children, each with its start time: numbers are used again."""
-    processes = [[pid, psutil.Process(pid).create_time()] for pid in pids]
+    """Notes the serving process, then its children, each with when it began: numbers are used again."""
+    processes = [[pid, _began(psutil.Process(pid))] for pid in pids]
     new = _file(state).with_suffix(".new")
     new.write_text(json.dumps({"folder": str(folder), "processes": processes}))
     new.replace(_file(state))  # on a full disk the old note stays
@@ -25,6 +27,16 @@ def read(state: Path) -> list[psutil.Process]:
     """Those noted that still run, in the same order."""
     processes = _noted(state).get("processes", [])
     return [process for pid, started in processes if (process := _find(pid, started))]
+
+
+def check_free(state: Path) -> None:
+    """Raises StackError where something noted still runs: its keys, logs and this note are not another's to use."""
+    running = read(state)
+    if running:
+        raise StackError(
+            f"A service already runs with the folder {state} (process {running[0].pid}): "
+            "stop it with `camserve stop`, or give this one another folder with --state."
+        )
 
 
 def keys(state: Path) -> Path:
@@ -83,6 +95,11 @@ def _noted(state: Path) -> dict[str, Any]:
 def _find(pid: int, started: float) -> psutil.Process | None:
     with suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
-        if process.create_time() == started:
+        if _began(process) == started:
             return process
     return None
+
+
+def _began(process: psutil.Process) -> float:
+    """Seconds from the machine's start, which stay the same when its clock is set."""
+    return round(process.create_time() - psutil.boot_time(), 2)
